@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The chart's offline tests: lint and render with every values file beside this script, and check what
+# must hold of the result. Needs helm only ($HELM, else the one on the PATH, else the one that the test
+# cluster built); no cluster. Prints one line per failure and the count; exits 1 on any failure.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+chart=$(dirname "$here")
+root=$(cd "$chart/../.." && pwd)
+
+helm=${HELM:-$(command -v helm || true)}
+[ -n "$helm" ] || helm=$("$root/tests/cluster/binaries.sh" --check --tier 1 2>/dev/null)/helm
+[ -x "$helm" ] || { echo "check.sh: no helm: set HELM, put it on the PATH, or run 'make cluster-binaries'" >&2; exit 1; }
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export HELM_CACHE_HOME=$scratch/cache HELM_CONFIG_HOME=$scratch/config HELM_DATA_HOME=$scratch/data
+
+checks=0 failures=0
+# ok WHAT COMMAND…: the command succeeds.
+ok() {
+  local what=$1; shift
+  checks=$((checks + 1))
+  "$@" >"$scratch/out" 2>&1 && return
+  failures=$((failures + 1))
+  echo "FAILED: $what"; sed 's/^/    /' "$scratch/out" | head -n 20
+}
+not() { if "$@"; then echo "expected not: $*"; return 1; fi; }
+render() { "$helm" template mcp-fleet "$chart" --namespace mcp-fleet-system "$@"; }
+# refused WORD ARGS…: these values do not render, and the message holds WORD.
+refused() {
+  local word=$1; shift
+  if render "$@" >"$scratch/refused" 2>&1; then echo "rendered, but should have been refused: $*"; return 1; fi
+  grep -qF -- "$word" "$scratch/refused" || { cat "$scratch/refused"; return 1; }
+}
+# rules FILE KIND: the lines under `rules:` of the first object of that kind.
+rules() { awk -v kind="kind: $2" '$0 == kind { found = 1 } found && /^rules:/ { on = 1; next } on && !/^ / { exit } on' "$1"; }
+same() { diff "$1" "$2"; }
+kinds() { grep -h '^kind: ' "$@" | sort -u; }
+
+for values in "$here"/*-values.yaml; do
+  name=$(basename "$values" -values.yaml)
+  ok "lint $name" "$helm" lint --strict "$chart" --values "$values"
+  ok "render $name" render --values "$values" --output-dir "$scratch/$name"
+  cat "$scratch/$name"/mcp-fleet/templates/*.yaml >"$scratch/$name.yaml"
+
+  # The operator's rights, in whatever form they come.
+  rbac=$scratch/$name/mcp-fleet/templates/rbac.yaml
+  if [ -f "$rbac" ]; then
+    { rules "$rbac" ClusterRole; rules "$rbac" Role; sed -n '/name: .*-lease/,$p' "$rbac"; } | grep -v '^ *#' >"$scratch/rights"
+    ok "$name: no wildcard in the operator's rights" not grep -n '\*' "$scratch/rights"
+    ok "$name: no right on what the operator must not touch" not grep -nE \
+      'secrets|configmaps|roles|rolebindings|customresourcedefinitions|namespaces|nodes|exec|attach|portforward|ephemeralcontainers|escalate|impersonate|\bbind\b|deletecollection|tokenreviews|webhook' \
+      <(grep -E 'resources:|verbs:' "$scratch/rights")
+    ok "$name: pods are read only" same <(grep -A1 'resources: .*pods' "$scratch/rights" | grep 'verbs:') <(echo '    verbs: [get, list, watch]')
+  fi
+
+  # The operator's pod meets the restricted profile.
+  deployment=$scratch/$name/mcp-fleet/templates/deployment.yaml
+  for line in 'runAsNonRoot: true' 'allowPrivilegeEscalation: false' 'drop: [ALL]' 'readOnlyRootFilesystem: true' 'type: RuntimeDefault'; do
+    ok "$name: $line" grep -qF "$line" "$deployment"
+  done
+  ok "$name: no host access" not grep -nE 'hostPath|hostNetwork|hostPID|hostIPC|hostPort' "$deployment"
+done
+
+# The values behind the names.
+ok "default: the CRD is kept on uninstall" grep -q 'helm.sh/resource-policy: keep' "$scratch/default/mcp-fleet/templates/crds.yaml"
+ok "crds.keep=false: it is not" not grep -q 'helm.sh/resource-policy' <(render --set crds.keep=false -s templates/crds.yaml)
+ok "namespaced: nothing cluster-wide" not grep -nE '^kind: (Cluster|CustomResource)' "$scratch/namespaced.yaml"
+rules "$scratch/default/mcp-fleet/templates/rbac.yaml" ClusterRole >"$scratch/wide"
+rules "$scratch/namespaced/mcp-fleet/templates/rbac.yaml" Role >"$scratch/narrow"
+ok "namespaced: the same rights as cluster-wide" same "$scratch/wide" "$scratch/narrow"
+ok "rights are there at all" grep -q mcpfleets "$scratch/wide"
+ok "namespaced: the Role is in the watched namespace" grep -q 'namespace: tools' "$scratch/namespaced/mcp-fleet/templates/rbac.yaml"
+ok "namespaced: the operator is told" grep -qF -- '--watch-namespace=tools' "$scratch/namespaced/mcp-fleet/templates/deployment.yaml"
+ok "ha: the digest wins" grep -qF 'mcp-fleet@sha256:0123' "$scratch/ha/mcp-fleet/templates/deployment.yaml"
+ok "ha: podLabels do not break the selector" not grep -q 'component: other' "$scratch/ha/mcp-fleet/templates/deployment.yaml"
+ok "ha: the agent's image does not take a foreign digest" grep -qF -- '--agent-image=mirror.example.com/mcp-fleet/mcp-fleet:0.1.0' "$scratch/ha/mcp-fleet/templates/deployment.yaml"
+ok "minimal: nothing optional" not grep -qE '^kind: (PodDisruptionBudget|NetworkPolicy|Service)$' "$scratch/minimal.yaml"
+ok "servicemonitor: it is there" grep -q '^kind: ServiceMonitor$' "$scratch/servicemonitor.yaml"
+ok "external-account: no rights, no account" not grep -qE '^kind: (Role|ClusterRole|RoleBinding|ClusterRoleBinding|ServiceAccount)$' "$scratch/external-account.yaml"
+
+# What must be refused, with a message that names it.
+ok "a misspelt value" refused replica --set replica=3
+ok "a misspelt nested value" refused enable --set networkPolicy.enable=false
+ok "a wrong type" refused replicas --set-string replicas=two
+ok "a digest that is none" refused digest --set image.digest=latest
+ok "lease times out of order" refused leaderElection --set leaderElection.leaseDurationSeconds=10
+ok "a ServiceMonitor without a Service" refused metrics.service.enabled --set serviceMonitor.enabled=true,metrics.service.enabled=false
+ok "no account" refused serviceAccount.name --set serviceAccount.create=false
+ok "an old cluster" refused 1.30 --kube-version 1.29.0
+ok "a managed cluster's version is taken" render --kube-version v1.31.2-gke.100
+
+ok "deploy/ and the chart's CRD are up to date" env HELM="$helm" "$root/deploy/render.sh" --check
+
+echo "chart: $checks checks, $failures failed"
+[ "$failures" = 0 ]

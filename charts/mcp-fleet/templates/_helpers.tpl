@@ -1,0 +1,115 @@
+{{- define "mcp-fleet.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* 40 characters leave room for the longest suffix within the 63 of a label. */}}
+{{- define "mcp-fleet.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "mcp-fleet.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "mcp-fleet.operatorName" -}}
+{{- printf "%s-operator" (include "mcp-fleet.fullname" .) -}}
+{{- end -}}
+
+{{/* Immutable once installed: the Deployment's selector. */}}
+{{- define "mcp-fleet.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "mcp-fleet.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "mcp-fleet.labels" -}}
+{{ include "mcp-fleet.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "mcp-fleet.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "mcp-fleet.operatorName" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name: name the ServiceAccount to use, or set serviceAccount.create to true" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* repository, tag and digest to one reference; the digest wins where there is one. */}}
+{{- define "mcp-fleet.imageReference" -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository .tag -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "mcp-fleet.image" -}}
+{{- $i := .Values.image -}}
+{{- include "mcp-fleet.imageReference" (dict "repository" $i.repository "tag" (default .Chart.AppVersion $i.tag) "digest" $i.digest) -}}
+{{- end -}}
+
+{{/*
+The agent's image: each empty field comes from the operator's. A tag of its own switches the
+operator's digest off, which would belong to another image; so does a repository without a digest,
+for a mirror may hold another manifest.
+*/}}
+{{- define "mcp-fleet.agentImage" -}}
+{{- $i := .Values.image -}}
+{{- $a := .Values.agent.image -}}
+{{- $digest := $a.digest -}}
+{{- if not (or $a.digest $a.tag $a.repository) -}}
+{{- $digest = $i.digest -}}
+{{- end -}}
+{{- include "mcp-fleet.imageReference" (dict "repository" (default $i.repository $a.repository) "tag" (default (default .Chart.AppVersion $i.tag) $a.tag) "digest" $digest) -}}
+{{- end -}}
+
+{{/*
+What the operator may do with fleets and their parts. The one list: it becomes a ClusterRole, or a
+Role in watchNamespace. It has no secrets, no configmaps, no roles, no exec, no creation of pods and
+no wildcard, and SECURITY.md says what each line is for.
+*/}}
+{{- define "mcp-fleet.operatorRules" -}}
+- apiGroups: [mcpfleet.io]
+  resources: [mcpfleets]
+  verbs: [get, list, watch, patch]
+- apiGroups: [mcpfleet.io]
+  resources: [mcpfleets/status]
+  verbs: [patch]
+# Owner references with blockOwnerDeletion, where the OwnerReferencesPermissionEnforcement admission is on.
+- apiGroups: [mcpfleet.io]
+  resources: [mcpfleets/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+# Read only: why a pod does not start, and whether endpoints are really ready.
+- apiGroups: [""]
+  resources: [pods, events]
+  verbs: [get, list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}

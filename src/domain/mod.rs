@@ -1,0 +1,9 @@
+//! Validated newtypes: what has passed here need not be checked again. No I/O, no clock.
+
+mod name;
+mod quantity;
+mod scale;
+
+pub use name::{FleetKey, FleetName, InvalidName};
+pub use quantity::{InvalidQuantity, canonical_quantity, compare_quantities};
+pub use scale::{InvalidRange, ReplicaRange};

@@ -1,0 +1,50 @@
+//! `mcp-fleet`: arguments → subcommand; nothing else.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mcp_fleet::{api::crd, operator::run::OperatorArgs};
+
+/// Manages fleets of MCP (Model Context Protocol) servers on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "mcp-fleet", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator: it makes Deployments, Services, autoscalers and policies of McpFleet objects.
+    Operator(Box<OperatorArgs>),
+    /// Print the CustomResourceDefinition, for `kubectl apply --server-side -f -`.
+    Crds,
+}
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let result = match command {
+        Command::Operator(args) => operator(*args),
+        Command::Crds => print(&crd::mcpfleet_crd_yaml()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("mcp-fleet: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn operator(args: OperatorArgs) -> anyhow::Result<()> {
+    // Only a second provider in the same process could make it fail, and there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(mcp_fleet::operator::run::run(args))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?)
+}

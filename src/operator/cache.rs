@@ -1,0 +1,218 @@
+//! What the watches have seen of each fleet, indexed by fleet.
+//!
+//! kube's reflector keeps objects by name and cannot say "everything of this fleet" without a scan, nor
+//! which fleets lost an object over a relist. This cache does both: it knows the fleet of each object,
+//! and at the end of a relist names the fleets whose objects are gone.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use kube::runtime::watcher::Event;
+use parking_lot::RwLock;
+
+use crate::domain::FleetKey;
+
+/// Namespace and name of a watched object.
+pub type ObjectKey = (String, String);
+
+/// One watched object: its key, the fleet that it belongs to, and what is kept of it.
+pub struct Entry<T> {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Its fleet.
+    pub fleet: FleetKey,
+    /// What is kept.
+    pub value: T,
+}
+
+/// Objects of one kind by fleet.
+pub struct Cache<T> {
+    inner: RwLock<Inner<T>>,
+    /// Whether a held object may be replaced by another of the same name.
+    gives_way: fn(&T, &T) -> bool,
+}
+
+struct Inner<T> {
+    by_fleet: HashMap<FleetKey, BTreeMap<String, T>>,
+    fleet_of: HashMap<ObjectKey, FleetKey>,
+    /// What a relist has named so far; the rest is gone at its end.
+    relisted: Option<HashSet<ObjectKey>>,
+    synced: bool,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        let inner =
+            Inner { by_fleet: HashMap::new(), fleet_of: HashMap::new(), relisted: None, synced: false };
+        Self { inner: RwLock::new(inner), gives_way: |_, _| true }
+    }
+}
+
+impl<T: Clone> Cache<T> {
+    /// A cache in which a held object gives way only where `gives_way(held, new)`. With it the cache can
+    /// take in the reply of an own write at once, and a watch that lags behind does not undo it: reads
+    /// never fall behind own writes (the aim of KEP-5647).
+    pub fn guarded(gives_way: fn(&T, &T) -> bool) -> Self {
+        Self { gives_way, ..Self::default() }
+    }
+
+    /// Takes in a watch event; returns the fleets that it touches. `entry` says what an object is to us,
+    /// or `None` where it is nothing of ours.
+    pub fn take<K>(
+        &self,
+        event: Event<K>,
+        entry: impl Fn(K) -> Option<Entry<T>>,
+        key: impl Fn(&K) -> ObjectKey,
+    ) -> Vec<FleetKey> {
+        let mut inner = self.inner.write();
+        match event {
+            Event::Init => {
+                inner.relisted = Some(HashSet::new());
+                Vec::new()
+            }
+            Event::InitApply(object) | Event::Apply(object) => {
+                let object_key = key(&object);
+                if let Some(relisted) = &mut inner.relisted {
+                    relisted.insert(object_key.clone());
+                }
+                match entry(object) {
+                    Some(entry) => inner.insert(entry, self.gives_way),
+                    None => inner.remove(&object_key).into_iter().collect(),
+                }
+            }
+            Event::Delete(object) => inner.remove(&key(&object)).into_iter().collect(),
+            Event::InitDone => {
+                inner.synced = true;
+                let relisted = inner.relisted.take().unwrap_or_default();
+                let gone: Vec<ObjectKey> =
+                    inner.fleet_of.keys().filter(|k| !relisted.contains(*k)).cloned().collect();
+                gone.iter().filter_map(|k| inner.remove(k)).collect()
+            }
+        }
+    }
+
+    /// Takes in one object that was read or written directly.
+    pub fn insert(&self, entry: Entry<T>) {
+        self.inner.write().insert(entry, self.gives_way);
+    }
+
+    /// Removes one object that a direct read did not find.
+    pub fn remove(&self, key: &ObjectKey) {
+        self.inner.write().remove(key);
+    }
+
+    /// Everything of a fleet, by name.
+    pub fn of(&self, fleet: &FleetKey) -> BTreeMap<String, T> {
+        self.inner.read().by_fleet.get(fleet).cloned().unwrap_or_default()
+    }
+
+    /// One object of a fleet.
+    pub fn get(&self, fleet: &FleetKey, name: &str) -> Option<T> {
+        self.inner.read().by_fleet.get(fleet)?.get(name).cloned()
+    }
+
+    /// The fleet of an object.
+    pub fn fleet_of(&self, key: &ObjectKey) -> Option<FleetKey> {
+        self.inner.read().fleet_of.get(key).cloned()
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        self.inner.read().synced
+    }
+
+    /// How many objects are held.
+    pub fn len(&self) -> usize {
+        self.inner.read().fleet_of.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Inner<T> {
+    fn insert(&mut self, entry: Entry<T>, gives_way: fn(&T, &T) -> bool) -> Vec<FleetKey> {
+        let held = self.by_fleet.get(&entry.fleet).and_then(|objects| objects.get(&entry.key.1));
+        if held.is_some_and(|held| !gives_way(held, &entry.value)) {
+            return Vec::new();
+        }
+        let mut touched = vec![entry.fleet.clone()];
+        let before = self.fleet_of.insert(entry.key.clone(), entry.fleet.clone());
+        if let Some(before) = before.filter(|b| *b != entry.fleet) {
+            self.drop_from(&before, &entry.key.1);
+            touched.push(before);
+        }
+        self.by_fleet.entry(entry.fleet).or_default().insert(entry.key.1, entry.value);
+        touched
+    }
+
+    fn remove(&mut self, key: &ObjectKey) -> Option<FleetKey> {
+        let fleet = self.fleet_of.remove(key)?;
+        self.drop_from(&fleet, &key.1);
+        Some(fleet)
+    }
+
+    fn drop_from(&mut self, fleet: &FleetKey, name: &str) {
+        if let Some(objects) = self.by_fleet.get_mut(fleet) {
+            objects.remove(name);
+            if objects.is_empty() {
+                self.by_fleet.remove(fleet);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (name, fleet, value); fleet "" is nothing of ours.
+    type Object = (&'static str, &'static str, i32);
+
+    fn take(cache: &Cache<i32>, event: Event<Object>) -> Vec<String> {
+        let entry = |(name, fleet, value): Object| {
+            let fleet = (!fleet.is_empty()).then(|| FleetKey::new("ns", fleet))?;
+            Some(Entry { key: ("ns".into(), name.into()), fleet, value })
+        };
+        cache.take(event, entry, |o| ("ns".into(), o.0.into())).into_iter().map(|f| f.name).collect()
+    }
+
+    #[test]
+    fn a_relist_names_the_fleets_that_lost_an_object() {
+        let cache = Cache::default();
+        take(&cache, Event::Apply(("a", "one", 1)));
+        take(&cache, Event::Apply(("b", "two", 2)));
+        take(&cache, Event::Init);
+        take(&cache, Event::InitApply(("b", "two", 3)));
+        assert_eq!(take(&cache, Event::InitDone), ["one"]);
+        assert!(cache.of(&FleetKey::new("ns", "one")).is_empty());
+        assert_eq!(cache.get(&FleetKey::new("ns", "two"), "b"), Some(3));
+    }
+
+    #[test]
+    fn an_object_that_changes_its_fleet_touches_both() {
+        let cache = Cache::default();
+        take(&cache, Event::Apply(("a", "one", 1)));
+        assert_eq!(take(&cache, Event::Apply(("a", "two", 1))), ["two", "one"]);
+        assert_eq!(take(&cache, Event::Apply(("a", "", 1))), ["two"]);
+        assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn a_guarded_cache_does_not_go_back() {
+        let cache = Cache::guarded(|held, new| new >= held);
+        take(&cache, Event::Apply(("a", "one", 5)));
+        assert!(take(&cache, Event::Apply(("a", "one", 4))).is_empty());
+        assert_eq!(cache.get(&FleetKey::new("ns", "one"), "a"), Some(5));
+        assert_eq!(take(&cache, Event::Apply(("a", "one", 6))), ["one"]);
+    }
+
+    #[test]
+    fn a_second_delete_touches_nobody() {
+        let cache = Cache::default();
+        take(&cache, Event::Apply(("a", "one", 1)));
+        assert_eq!(take(&cache, Event::Delete(("a", "one", 1))), ["one"]);
+        assert!(take(&cache, Event::Delete(("a", "one", 1))).is_empty());
+    }
+}

@@ -1,0 +1,239 @@
+//! The first step of a reconcile: everything that the watches know of one fleet, as one value.
+//! Reads caches only; a read from the API server is never part of it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::Value;
+
+use super::{
+    cache::{Cache, Entry, ObjectKey},
+    children::ChildKind,
+    desired::{Facts, KeptTemplate},
+    pods::PodFacts,
+};
+use crate::{
+    api::names,
+    domain::{FleetKey, FleetName},
+};
+
+/// A generated object, or one in its place, as the API server has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveChild {
+    /// Kind.
+    pub kind: ChildKind,
+    /// Name.
+    pub name: String,
+    /// UID: names are not unique over time.
+    pub uid: String,
+    /// Version; comparable within a kind (KEP-5504).
+    pub resource_version: u64,
+    /// UID of the controlling owner.
+    pub owner_uid: Option<String>,
+    /// For autoscalers: kind and name of what they scale.
+    pub scale_target: Option<(String, String)>,
+    /// Somebody else than we owns `spec.replicas`.
+    pub replicas_owned_by_other: bool,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// The object without managedFields, and without the status where it means nothing to us. Text, because
+    /// it takes a fraction of the memory of a tree.
+    pub json: Arc<str>,
+}
+
+impl LiveChild {
+    /// From a watched or returned object. `None` where it is nothing of ours.
+    pub fn entry(kind: ChildKind, mut object: DynamicObject) -> Option<Entry<Self>> {
+        let namespace = object.namespace()?;
+        let name = object.name_any();
+        let scale_target =
+            (kind == ChildKind::HorizontalPodAutoscaler).then(|| scale_target(&object.data)).flatten();
+        let labels = object.labels();
+        let ours = labels.get(names::LABEL_MANAGED_BY).is_some_and(|v| v == names::MANAGED_BY);
+        let fleet = match (labels.get(names::LABEL_FLEET), &scale_target) {
+            (Some(fleet), _) if ours => fleet.clone(),
+            (_, Some((target, name))) if target == names::KIND || target == "Deployment" => name.clone(),
+            _ => return None,
+        };
+        let replicas_owned_by_other = object.managed_fields().iter().any(|f| {
+            f.manager.as_deref() != Some(names::MANAGER)
+                && f.fields_v1.as_ref().is_some_and(|v| v.0.pointer("/f:spec/f:replicas").is_some())
+        });
+        object.metadata.managed_fields = None;
+        if !kind.keeps_status()
+            && let Value::Object(data) = &mut object.data
+        {
+            data.remove("status");
+        }
+        let owner =
+            object.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| o.uid.clone());
+        let child = Self {
+            kind,
+            name: name.clone(),
+            uid: object.uid().unwrap_or_default(),
+            resource_version: object.resource_version().and_then(|v| v.parse().ok()).unwrap_or_default(),
+            owner_uid: owner,
+            scale_target,
+            replicas_owned_by_other,
+            terminating: object.metadata.deletion_timestamp.is_some(),
+            json: serde_json::to_string(&object).unwrap_or_default().into(),
+        };
+        Some(Entry { key: (namespace.clone(), name), fleet: FleetKey::new(namespace, fleet), value: child })
+    }
+
+    /// The object as a tree.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.json).unwrap_or_default()
+    }
+
+    /// A cached copy gives way only to one that is not older: a watch may lag behind our own write.
+    pub fn gives_way(&self, newer: &Self) -> bool {
+        self.uid != newer.uid || newer.resource_version >= self.resource_version
+    }
+}
+
+fn scale_target(data: &Value) -> Option<(String, String)> {
+    let target = data.pointer("/spec/scaleTargetRef")?;
+    Some((target.get("kind")?.as_str()?.to_owned(), target.get("name")?.as_str()?.to_owned()))
+}
+
+/// A volume that could not be mounted shows in an event alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountFailure {
+    /// Name of the pod.
+    pub pod: String,
+    /// What the kubelet said.
+    pub message: String,
+}
+
+/// Everything that the watches have seen, by fleet.
+pub struct Caches {
+    children: HashMap<ChildKind, Cache<LiveChild>>,
+    /// Pods of fleets.
+    pub pods: Cache<PodFacts>,
+    /// Ready endpoints by slice of the headless Services.
+    pub endpoints: Cache<i32>,
+    /// Volumes that could not be mounted.
+    pub mount_failures: Cache<MountFailure>,
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self {
+            children: ChildKind::ALL
+                .into_iter()
+                .map(|kind| (kind, Cache::guarded(LiveChild::gives_way)))
+                .collect(),
+            pods: Cache::default(),
+            endpoints: Cache::default(),
+            mount_failures: Cache::default(),
+        }
+    }
+}
+
+impl Caches {
+    /// The cache of a generated kind.
+    ///
+    /// # Panics
+    /// Never: each kind has one from the start.
+    pub fn children(&self, kind: ChildKind) -> &Cache<LiveChild> {
+        self.children.get(&kind).expect("every kind has a cache")
+    }
+
+    /// Names of the caches whose first list is not complete.
+    pub fn unsynced(&self) -> Vec<&'static str> {
+        let others = [
+            ("Pod", self.pods.is_synced()),
+            ("EndpointSlice", self.endpoints.is_synced()),
+            ("Event", self.mount_failures.is_synced()),
+        ];
+        let children =
+            ChildKind::ALL.into_iter().map(|kind| (kind.as_str(), self.children(kind).is_synced()));
+        children.chain(others).filter(|(_, synced)| !synced).map(|(name, _)| name).collect()
+    }
+}
+
+/// Somebody else's autoscaler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignAutoscaler {
+    /// Its name.
+    pub name: String,
+    /// It targets our Deployment, not the fleet.
+    pub on_deployment: bool,
+}
+
+/// All that is known of one fleet.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Objects that this very fleet owns.
+    pub children: Vec<LiveChild>,
+    /// Objects with our labels that something else owns, such as an earlier fleet of the same name.
+    pub owned_by_other: Vec<LiveChild>,
+    /// Somebody else's autoscaler.
+    pub foreign_autoscaler: Option<ForeignAutoscaler>,
+    /// Its pods.
+    pub pods: Vec<PodFacts>,
+    /// Endpoints that serve.
+    pub ready_endpoints: i32,
+    /// Volumes that could not be mounted.
+    pub mount_failures: Vec<MountFailure>,
+}
+
+impl Observed {
+    /// The owned child of a kind and name.
+    pub fn child(&self, kind: ChildKind, name: &str) -> Option<&LiveChild> {
+        self.children.iter().find(|c| c.kind == kind && c.name == name)
+    }
+
+    /// The facts that decide what is wanted.
+    pub fn facts(&self, name: &FleetName) -> Facts {
+        let deployment = self.child(ChildKind::Deployment, name.as_str());
+        let value = deployment.map(LiveChild::value).unwrap_or_default();
+        let annotation =
+            |key: &str| value.pointer("/metadata/annotations")?.get(key)?.as_str().map(str::to_owned);
+        let kept_template = annotation(names::ANNOTATION_POD_TEMPLATE)
+            .zip(annotation(names::ANNOTATION_POD_TEMPLATE_INPUTS))
+            .map(|(template, inputs)| KeptTemplate { template, inputs });
+        let replicas = value.pointer("/spec/replicas").and_then(Value::as_i64).map(|n| n as i32);
+        let foreign = self.foreign_autoscaler.as_ref();
+        Facts {
+            kept_template,
+            deployment_replicas: replicas,
+            foreign_autoscaler: foreign.is_some_and(|f| !f.on_deployment),
+            deployment_taken: foreign.is_some_and(|f| f.on_deployment),
+            deployment_replicas_handed_over: deployment.is_some_and(|d| d.replicas_owned_by_other),
+        }
+    }
+}
+
+/// Gathers what is known of a fleet.
+pub fn observe(caches: &Caches, fleet: &FleetKey, uid: &str) -> Observed {
+    let mut observed = Observed {
+        pods: caches.pods.of(fleet).into_values().collect(),
+        ready_endpoints: caches.endpoints.of(fleet).into_values().sum(),
+        mount_failures: caches.mount_failures.of(fleet).into_values().collect(),
+        ..Observed::default()
+    };
+    for kind in ChildKind::ALL {
+        for child in caches.children(kind).of(fleet).into_values() {
+            if child.owner_uid.as_deref() == Some(uid) {
+                observed.children.push(child);
+            } else if let Some((target, _)) =
+                child.scale_target.as_ref().filter(|(_, name)| *name == fleet.name)
+            {
+                // The first by name, so that the message does not change from pass to pass.
+                let on_deployment = target == "Deployment";
+                let found = ForeignAutoscaler { name: child.name.clone(), on_deployment };
+                observed.foreign_autoscaler.get_or_insert(found);
+            } else {
+                observed.owned_by_other.push(child);
+            }
+        }
+    }
+    observed
+}
+
+/// Key of a watched object.
+pub fn object_key<K: kube::Resource>(object: &K) -> ObjectKey {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}

@@ -1,0 +1,315 @@
+//! One pass over one fleet: observe → validate → desired → plan → apply → status.
+//!
+//! Level-triggered and idempotent: it starts from what is there, and may be cut at any write. It never
+//! sleeps; what has to wait comes back by a requeue or a watch event.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    core::DeserializeGuard,
+    runtime::{controller::Action, events::Recorder},
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{
+    apply::{Applier, ApplyError, Outcome, category},
+    backoff::Backoff,
+    desired::{self, Rendering},
+    events,
+    metrics::{self, Metrics},
+    observe::{Caches, observe},
+    plan::{Blocked, Effect, plan},
+    state::{States, replicas_holder},
+    status::{self, Change},
+    validate::{Invalid, Scaling, ValidatedFleet, validate},
+};
+use crate::{
+    api::{
+        names,
+        v1alpha1::{McpFleet, McpFleetStatus},
+    },
+    domain::FleetKey,
+    runtime::lease::{Leadership, NotLeader},
+};
+
+/// Minor changes of a status wait for others to come along.
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+/// A foreign object in the way is not watched; it is looked for again after so long.
+const BLOCKED_PERIOD: Duration = Duration::from_secs(15);
+
+/// A fleet as it is watched: one that cannot be read must not stop the watch of the others.
+pub type WatchedFleet = DeserializeGuard<McpFleet>;
+
+/// What every pass needs.
+pub struct Context {
+    /// Connection.
+    pub client: Client,
+    /// Permission to write.
+    pub leadership: Leadership,
+    /// What the watches have seen.
+    pub caches: Arc<Caches>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Publishes events; one for the process, else nothing aggregates.
+    pub recorder: Recorder,
+    /// What our own configuration contributes to pods.
+    pub rendering: Rendering,
+    /// Waits after failures.
+    pub backoff: Backoff,
+    /// What this process knows of its own writes on fleets.
+    pub states: States,
+    /// Longest pass.
+    pub timeout: Duration,
+    /// Time between two passes at rest.
+    pub resync: Duration,
+}
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A child could not be written.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status could not be written.
+    #[error("failed to write the status")]
+    Status(#[source] Box<kube::Error>),
+    /// It took longer than it may.
+    #[error("the pass took longer than {0:?}")]
+    Timeout(Duration),
+}
+
+impl ReconcileError {
+    /// Stable word for metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Apply(error) => error.category(),
+            Self::Status(error) => category(error),
+            Self::Timeout(_) => "timeout",
+        }
+    }
+}
+
+impl From<NotLeader> for ReconcileError {
+    fn from(error: NotLeader) -> Self {
+        Self::Apply(error.into())
+    }
+}
+
+/// The key of a watched fleet.
+pub fn key_of(fleet: &WatchedFleet) -> FleetKey {
+    FleetKey::new(fleet.namespace().unwrap_or_default(), fleet.name_any())
+}
+
+/// One pass, bounded in time. Standbys return at once: becoming leader brings a pass for every fleet.
+pub async fn reconcile(fleet: Arc<WatchedFleet>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+    let key = key_of(&fleet);
+    if !ctx.leadership.is_leader() {
+        return Ok(Action::await_change());
+    }
+    if fleet.meta().deletion_timestamp.is_some() {
+        // Owner references make the garbage collector delete the children.
+        ctx.forget(&key);
+        return Ok(Action::await_change());
+    }
+    let generation = fleet.meta().generation;
+    if let Some(wait) = ctx.backoff.remaining(&key, generation, Instant::now()) {
+        return Ok(Action::requeue(wait));
+    }
+    let started = Instant::now();
+    ctx.metrics.active.inc();
+    let result = tokio::time::timeout(ctx.timeout, ctx.pass(&fleet, &key)).await;
+    ctx.metrics.active.dec();
+    let result = result.unwrap_or(Err(ReconcileError::Timeout(ctx.timeout)));
+    let outcome = match &result {
+        Ok(_) => metrics::Outcome::Success,
+        Err(ReconcileError::Timeout(_)) => metrics::Outcome::Timeout,
+        Err(_) => metrics::Outcome::Error,
+    };
+    ctx.metrics.reconciled(outcome, started.elapsed());
+    if result.is_ok() {
+        ctx.backoff.forget(&key);
+    }
+    ctx.metrics.backing_off.set(ctx.backoff.len() as i64);
+    result
+}
+
+/// What happens after a failed pass.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of an error policy")]
+pub fn retry(fleet: Arc<WatchedFleet>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+    let key = key_of(&fleet);
+    ctx.metrics.failed(error.category());
+    let generation = fleet.meta().generation;
+    let wait = ctx.backoff.fail(&key, generation, Instant::now(), rand::random());
+    ctx.metrics.backing_off.set(ctx.backoff.len() as i64);
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(fleet = %key, %error, cause, retry_in = ?wait, "a reconcile failed");
+    Action::requeue(wait)
+}
+
+impl Context {
+    /// Forgets everything about a fleet that is gone.
+    pub fn forget(&self, key: &FleetKey) {
+        self.backoff.forget(key);
+        self.states.forget(key);
+    }
+
+    async fn pass(&self, fleet: &WatchedFleet, key: &FleetKey) -> Result<Action, ReconcileError> {
+        if !self.states.is_current(key, fleet.meta()) {
+            // The watch lags behind our own write; its event brings the next pass.
+            return Ok(Action::requeue(STATUS_PERIOD));
+        }
+        let known = self.states.status(key, fleet);
+        let fleet = match &fleet.0 {
+            Ok(fleet) => fleet,
+            Err(error) => {
+                return self
+                    .invalid(fleet.meta(), key, &Invalid::Unreadable(error.error.clone()), &known)
+                    .await;
+            }
+        };
+        match validate(fleet) {
+            Ok(valid) => self.valid(fleet, valid, key, &known).await,
+            Err(error) => self.invalid(fleet.meta(), key, &error, &known).await,
+        }
+    }
+
+    async fn valid(
+        &self,
+        raw: &McpFleet,
+        mut fleet: ValidatedFleet,
+        key: &FleetKey,
+        known: &McpFleetStatus,
+    ) -> Result<Action, ReconcileError> {
+        let observed = observe(&self.caches, key, &fleet.uid);
+        let desired = desired::build(&fleet, &observed.facts(&fleet.name), &self.rendering);
+        let plan = plan(&fleet, desired, &observed, known.selector.is_some());
+        let applier = Applier { client: &self.client, leadership: &self.leadership, caches: &self.caches };
+        let mut report = Report { blocked: plan.blocked, known: known.clone(), wait: None };
+        let mut notes = Vec::new();
+        for effect in &plan.effects {
+            match effect {
+                Effect::SeedReplicas(replicas) => {
+                    let written = applier.seed_replicas(raw, *replicas).await?;
+                    self.metrics.wrote(names::KIND, "seed");
+                    self.states.wrote(key, &written, None);
+                    fleet.generation = written.metadata.generation.unwrap_or(fleet.generation);
+                    fleet.replicas = written.spec.replicas;
+                }
+                Effect::WriteStatus => self.report(raw, &fleet, key, &mut report).await?,
+                child => {
+                    let outcome = applier.child(&fleet, child).await?;
+                    self.count(child);
+                    match outcome {
+                        Outcome::Done(note) => notes.extend(note),
+                        Outcome::Blocked(blocked) => report.blocked.push(blocked),
+                    }
+                }
+            }
+        }
+        // What came after the status may have changed it.
+        self.report(raw, &fleet, key, &mut report).await?;
+        events::publish(&self.recorder, &raw.object_ref(&()), notes).await;
+        Ok(Action::requeue(self.next(&report)))
+    }
+
+    /// Writes the status of a fleet that can be used, if it changed.
+    async fn report(
+        &self,
+        raw: &McpFleet,
+        fleet: &ValidatedFleet,
+        key: &FleetKey,
+        report: &mut Report,
+    ) -> Result<(), ReconcileError> {
+        let observed = observe(&self.caches, key, &fleet.uid);
+        let holder = match fleet.scaling {
+            Scaling::Hpa(_) => replicas_holder(raw),
+            Scaling::Fixed | Scaling::Off(_) => None,
+        };
+        let new = status::build(fleet, &observed, &report.blocked, &holder, &report.known, Timestamp::now());
+        self.write_status(&raw.metadata, key, report, new).await
+    }
+
+    async fn invalid(
+        &self,
+        meta: &kube::api::ObjectMeta,
+        key: &FleetKey,
+        error: &Invalid,
+        known: &McpFleetStatus,
+    ) -> Result<Action, ReconcileError> {
+        let new = status::build_invalid(error, meta.generation.unwrap_or_default(), known, Timestamp::now());
+        let mut report = Report { blocked: Vec::new(), known: known.clone(), wait: None };
+        self.write_status(meta, key, &mut report, new).await?;
+        // Only an edit helps, and an edit is an event.
+        Ok(Action::await_change())
+    }
+
+    async fn write_status(
+        &self,
+        meta: &kube::api::ObjectMeta,
+        key: &FleetKey,
+        report: &mut Report,
+        new: McpFleetStatus,
+    ) -> Result<(), ReconcileError> {
+        report.wait = None;
+        match status::change(&report.known, &new) {
+            Change::None => return Ok(()),
+            Change::Minor => {
+                let since = self.states.since_status(key, Instant::now());
+                if let Some(left) = since.and_then(|since| STATUS_PERIOD.checked_sub(since)) {
+                    report.wait = Some(left);
+                    return Ok(());
+                }
+            }
+            Change::Urgent => {}
+        }
+        let api: Api<McpFleet> = Api::namespaced(self.client.clone(), &key.namespace);
+        let body = json!({
+            "apiVersion": names::API_VERSION, "kind": names::KIND,
+            "metadata": {"name": key.name, "uid": meta.uid},
+            "status": new,
+        });
+        let params = PatchParams::apply(names::MANAGER_STATUS).force();
+        let reply =
+            self.leadership.fenced(api.patch_status(&key.name, &params, &Patch::Apply(&body))).await?;
+        let written = match reply {
+            Ok(written) => written,
+            // The fleet went away in the meantime.
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(error) => return Err(ReconcileError::Status(Box::new(error))),
+        };
+        self.metrics.wrote(names::KIND, "status");
+        self.states.wrote(key, &written, Some(Instant::now()));
+        let notes = events::transitions(&report.known, &new);
+        report.known = new;
+        events::publish(&self.recorder, &written.object_ref(&()), notes).await;
+        Ok(())
+    }
+
+    fn count(&self, effect: &Effect) {
+        match effect {
+            Effect::Create(desired) => self.metrics.wrote(desired.kind.as_str(), "create"),
+            Effect::Apply { desired, .. } => self.metrics.wrote(desired.kind.as_str(), "apply"),
+            Effect::Delete { kind, .. } => self.metrics.wrote(kind.as_str(), "delete"),
+            Effect::SeedReplicas(_) | Effect::WriteStatus => {}
+        }
+    }
+
+    /// A status that waits, a stranger in the way, or the resync with up to a fifth of jitter.
+    fn next(&self, report: &Report) -> Duration {
+        let rest = if report.blocked.is_empty() { self.resync } else { BLOCKED_PERIOD };
+        let rest = rest.mul_f64(1.0 + 0.2 * rand::random::<f64>());
+        report.wait.map_or(rest, |wait| wait.min(rest))
+    }
+}
+
+/// What a pass has to report so far.
+struct Report {
+    blocked: Vec<Blocked>,
+    known: McpFleetStatus,
+    /// A minor change waits for this long.
+    wait: Option<Duration>,
+}

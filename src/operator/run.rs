@@ -1,0 +1,313 @@
+//! `mcp-fleet operator`: flags, and the wiring of everything that runs. Every long-lived task is
+//! supervised: when one ends, the process ends, and Kubernetes starts it anew.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use kube::{
+    Api, Client, Config,
+    runtime::events::{Recorder, Reporter},
+};
+use prometheus_client::{metrics::info::Info, registry::Registry};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    backoff::Backoff,
+    controller::{self, Fleets},
+    desired::Rendering,
+    metrics::Metrics,
+    observe::Caches,
+    reconcile::Context,
+    state::States,
+    watches::Watches,
+};
+use crate::runtime::{
+    admin::{Admin, Readiness},
+    client::{self, CallMetrics, Retry},
+    lease::{self, Elector, KubeStore, Leadership, LeaseMetrics, Timing},
+    shutdown,
+    telemetry::{self, LogFormat},
+};
+
+/// How often a start looks whether the caches are filled.
+const SYNC_POLL: Duration = Duration::from_millis(20);
+/// Fleets named by watches and not yet handed on. A full channel makes the watches wait, and loses nothing.
+const TOUCHED_CAPACITY: usize = 1024;
+
+/// Flags of `mcp-fleet operator`.
+#[derive(Debug, Args)]
+pub struct OperatorArgs {
+    /// Image with the drain helper that is put into the fleets' pods; usually the operator's own.
+    #[arg(long, env = "MCP_FLEET_AGENT_IMAGE", value_name = "IMAGE")]
+    agent_image: String,
+
+    /// Pull policy of the agent image.
+    #[arg(long, env = "MCP_FLEET_AGENT_IMAGE_PULL_POLICY", default_value = "IfNotPresent", value_name = "POLICY",
+          value_parser = ["Always", "IfNotPresent", "Never"])]
+    agent_image_pull_policy: String,
+
+    /// The only namespace whose fleets are managed. Without it: all namespaces.
+    #[arg(long, env = "MCP_FLEET_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    watch_namespace: Option<String>,
+
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "MCP_FLEET_ADMIN_LISTEN", default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
+    admin_listen: SocketAddr,
+
+    /// How logs are written. Without it: text on a terminal, JSON elsewhere.
+    #[arg(long, env = "MCP_FLEET_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+
+    /// What is logged: error, warn, info, debug or trace, also per module, as in `info,kube=debug`.
+    #[arg(long, env = "MCP_FLEET_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    log_level: String,
+
+    /// Name of the Lease by which the replicas elect the one that writes.
+    #[arg(long, env = "MCP_FLEET_LEASE_NAME", default_value = "mcp-fleet-operator", value_name = "NAME")]
+    lease_name: String,
+
+    /// For how long other replicas leave an unchanged lease alone.
+    #[arg(long, env = "MCP_FLEET_LEASE_DURATION_SECONDS", default_value_t = 15, value_name = "SECONDS")]
+    lease_duration_seconds: u64,
+
+    /// For how long the leader may write after the start of its last successful renewal.
+    #[arg(
+        long,
+        env = "MCP_FLEET_LEASE_RENEW_DEADLINE_SECONDS",
+        default_value_t = 10,
+        value_name = "SECONDS"
+    )]
+    lease_renew_deadline_seconds: u64,
+
+    /// Time between two renewals.
+    #[arg(long, env = "MCP_FLEET_LEASE_RETRY_PERIOD_SECONDS", default_value_t = 2, value_name = "SECONDS")]
+    lease_retry_period_seconds: u64,
+
+    /// Fleets that are reconciled at the same time.
+    #[arg(long, env = "MCP_FLEET_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
+
+    /// Longest time for one reconcile.
+    #[arg(long, env = "MCP_FLEET_RECONCILE_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    reconcile_timeout_seconds: u64,
+
+    /// Time after which a fleet at rest is compared again. It writes nothing where nothing changed.
+    #[arg(long, env = "MCP_FLEET_RESYNC_SECONDS", default_value_t = 600, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(10..=86400))]
+    resync_seconds: u64,
+
+    /// Name of this replica. In a pod: the pod's name, by the downward API.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod_name: Option<String>,
+
+    /// Namespace of the Lease. In a pod: the pod's namespace, by the downward API.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pod_namespace: Option<String>,
+}
+
+/// Runs until a signal, or until something that must not end ends.
+pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
+    let OperatorArgs {
+        agent_image,
+        agent_image_pull_policy,
+        watch_namespace,
+        admin_listen,
+        log_format,
+        log_level,
+        lease_name,
+        lease_duration_seconds,
+        lease_renew_deadline_seconds,
+        lease_retry_period_seconds,
+        concurrency,
+        reconcile_timeout_seconds,
+        resync_seconds,
+        pod_name,
+        pod_namespace,
+    } = args;
+    telemetry::init(log_format.unwrap_or_else(LogFormat::for_stderr), &log_level)?;
+    let timing = Timing {
+        duration: Duration::from_secs(lease_duration_seconds),
+        renew_deadline: Duration::from_secs(lease_renew_deadline_seconds),
+        retry_period: Duration::from_secs(lease_retry_period_seconds),
+    }
+    .validate()?;
+    let stop = shutdown::on_signals().context("failed to listen for signals")?;
+    let config = client::infer_config().await?;
+    let namespace =
+        pod_namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| config.default_namespace.clone());
+    let pod_name = pod_name.filter(|n| !n.is_empty()).unwrap_or_else(host_name);
+    let watch_namespace = watch_namespace.filter(|n| !n.is_empty());
+
+    let mut registry = Registry::default();
+    let parts =
+        Parts::build(&config, &mut registry, &namespace, &lease_name, lease::identity(&pod_name), timing)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        server = %config.cluster_url,
+        watch = watch_namespace.as_deref().unwrap_or("all namespaces"),
+        "starting the operator"
+    );
+    let readiness = Readiness::default();
+    let blocker = readiness.blocker("caches");
+    let admin = Admin::bind(admin_listen, Arc::new(registry), readiness).await?;
+
+    let caches = Arc::new(Caches::default());
+    let (touched, receiver) = mpsc::channel(TOUCHED_CAPACITY);
+    let api = match &watch_namespace {
+        Some(namespace) => Api::namespaced(parts.client.clone(), namespace),
+        None => Api::all(parts.client.clone()),
+    };
+    let fleets = Fleets::watch(api, &parts.metrics);
+    let watches = Watches {
+        client: parts.client.clone(),
+        namespace: watch_namespace,
+        caches: Arc::clone(&caches),
+        touched,
+        metrics: parts.metrics.clone(),
+    };
+    let reporter = Reporter { controller: "mcp-fleet".into(), instance: Some(pod_name) };
+    let ctx = Arc::new(Context {
+        recorder: Recorder::new(parts.client.clone(), reporter),
+        client: parts.client,
+        leadership: parts.leadership,
+        caches,
+        metrics: parts.metrics,
+        rendering: Rendering { agent_image, agent_image_pull_policy },
+        backoff: Backoff::default(),
+        states: States::default(),
+        timeout: Duration::from_secs(reconcile_timeout_seconds),
+        resync: Duration::from_secs(resync_seconds),
+    });
+    supervise(admin, watches, fleets, receiver, ctx, parts.elector, blocker, concurrency, stop).await
+}
+
+/// What is made of the configuration of the client.
+struct Parts {
+    client: Client,
+    metrics: Metrics,
+    elector: Elector<KubeStore>,
+    leadership: Leadership,
+}
+
+impl Parts {
+    fn build(
+        config: &Config,
+        registry: &mut Registry,
+        namespace: &str,
+        lease_name: &str,
+        identity: String,
+        timing: Timing,
+    ) -> anyhow::Result<Self> {
+        let calls = CallMetrics::register(registry);
+        let metrics = Metrics::register(registry);
+        registry.register(
+            "mcp_fleet_build",
+            "Version of this binary",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let client = client::build(config.clone(), Retry::Few, &calls)?;
+        let store =
+            KubeStore::new(client::build(config.clone(), Retry::Never, &calls)?, namespace, lease_name);
+        let lease_metrics = LeaseMetrics::register(registry.sub_registry_with_prefix("mcp_fleet_operator"));
+        let (elector, leadership) = Elector::new(store, identity, timing, lease_metrics);
+        Ok(Self { client, metrics, elector, leadership })
+    }
+}
+
+/// Starts everything, waits for the end, and ends in order: first the reconciles, then the lease, so that
+/// no write of ours is under way when another replica leads.
+#[expect(clippy::too_many_arguments, reason = "everything that runs, once")]
+async fn supervise(
+    admin: Admin,
+    watches: Watches,
+    fleets: Fleets,
+    touched: mpsc::Receiver<crate::domain::FleetKey>,
+    ctx: Arc<Context>,
+    elector: Elector<KubeStore>,
+    blocker: crate::runtime::admin::Blocker,
+    concurrency: u16,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
+    let (release, finished) = (CancellationToken::new(), CancellationToken::new());
+    let serve = admin.serve(finished.clone());
+    tasks.spawn(async move {
+        ("admin endpoints", {
+            serve.await;
+            Ok(())
+        })
+    });
+    for (name, watch) in watches.all() {
+        tasks.spawn(async move {
+            (name, {
+                watch.await;
+                Ok(())
+            })
+        });
+    }
+    let fleets_synced = Arc::clone(&fleets.synced);
+    let caches = Arc::clone(&ctx.caches);
+    let campaign = release.clone();
+    let controller_stop = stop.clone();
+    tasks.spawn(async move {
+        // Nobody campaigns before the caches are filled: a leader without them would see no children.
+        let synced = async {
+            while !(fleets_synced.load(Ordering::Acquire) && caches.unsynced().is_empty()) {
+                tokio::time::sleep(SYNC_POLL).await;
+            }
+        };
+        tokio::select! {
+            () = synced => {}
+            () = campaign.cancelled() => return ("leader election", Ok(())),
+        }
+        tracing::info!("caches are filled; ready");
+        blocker.ready();
+        ("leader election", elector.run(campaign).await.map_err(Into::into))
+    });
+    let mut controller =
+        tokio::spawn(
+            async move { controller::run(fleets, touched, ctx, concurrency, controller_stop).await },
+        );
+
+    let ended = tokio::select! {
+        result = &mut controller => {
+            if !stop.is_cancelled() {
+                bail!("the controller ended: {result:?}");
+            }
+            None
+        }
+        ended = tasks.join_next() => ended,
+    };
+    match ended {
+        None => {}
+        Some(Ok((name, result))) => {
+            return result
+                .with_context(|| format!("{name} ended"))
+                .and_then(|()| bail!("{name} ended by itself; this is a defect, please report it"));
+        }
+        Some(Err(error)) => return Err(error).context("a task panicked"),
+    }
+    release.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok(("leader election", result)) = ended {
+            result?;
+            break;
+        }
+    }
+    finished.cancel();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn host_name() -> String {
+    let from_kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = from_kernel.trim();
+    if name.is_empty() { "mcp-fleet".into() } else { name.to_owned() }
+}

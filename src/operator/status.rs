@@ -1,0 +1,158 @@
+//! What the fleet's status says. Pure: from what was applied and observed, never from what was wished.
+//!
+//! Conditions follow the API conventions: all of them from the first visit on, `observedGeneration` on
+//! each, the transition time only where the status of a condition changes, messages of at most 1 KiB.
+
+mod conditions;
+mod rollout;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::{
+    children::ChildKind,
+    desired::selector_text,
+    observe::Observed,
+    plan::Blocked,
+    validate::{Invalid, ValidatedFleet},
+};
+use crate::api::{
+    conditions::{reasons, types},
+    v1alpha1::McpFleetStatus,
+};
+
+pub use rollout::Rollout;
+
+/// Longest message of a condition, in bytes.
+const MAX_MESSAGE: usize = 1024;
+
+/// Who holds `spec.replicas` although the autoscaler should, if anybody.
+pub type ReplicasHolder = Option<String>;
+
+/// A condition before it is merged with what was there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Verdict {
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+fn verdict(status: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Verdict {
+    Verdict { status, reason: reason.into(), message: message.into() }
+}
+
+/// The status of a fleet whose specification can be used. `observed` holds the children as they are
+/// after this pass's writes.
+pub fn build(
+    fleet: &ValidatedFleet,
+    observed: &Observed,
+    blocked: &[Blocked],
+    holder: &ReplicasHolder,
+    old: &McpFleetStatus,
+    now: Timestamp,
+) -> McpFleetStatus {
+    let deployment = observed.child(ChildKind::Deployment, fleet.name.as_str());
+    let rollout = Rollout::of(deployment);
+    let verdicts = [
+        (types::ACCEPTED, conditions::accepted(blocked)),
+        (types::AVAILABLE, conditions::available(&rollout, observed)),
+        (types::PROGRESSING, conditions::progressing(&rollout, observed)),
+        (types::SCALING_ACTIVE, conditions::scaling_active(fleet, observed)),
+        (types::ABLE_TO_SCALE, conditions::able_to_scale(fleet, observed, holder)),
+        (types::SCALING_LIMITED, conditions::scaling_limited(fleet, observed)),
+        (types::READY, conditions::ready(&rollout, observed, blocked)),
+    ];
+    McpFleetStatus {
+        observed_generation: Some(fleet.generation),
+        replicas: rollout.counted,
+        ready_replicas: observed.ready_endpoints,
+        updated_replicas: rollout.updated,
+        draining_replicas: rollout.terminating,
+        selector: Some(selector_text(fleet)),
+        url: Some(fleet.url()),
+        conditions: merge(verdicts, fleet.generation, old, now),
+    }
+}
+
+/// The status of a fleet whose specification cannot be used: what ran before runs on.
+pub fn build_invalid(
+    error: &Invalid,
+    generation: i64,
+    old: &McpFleetStatus,
+    now: Timestamp,
+) -> McpFleetStatus {
+    let message = error.to_string();
+    let verdicts = types::ALL.map(|type_| {
+        let status = if type_ == types::ACCEPTED || type_ == types::READY { "False" } else { "Unknown" };
+        (type_, verdict(status, reasons::INVALID_SPEC, &message))
+    });
+    McpFleetStatus {
+        observed_generation: Some(generation),
+        conditions: merge(verdicts, generation, old, now),
+        ..old.clone()
+    }
+}
+
+fn merge(
+    verdicts: impl IntoIterator<Item = (&'static str, Verdict)>,
+    generation: i64,
+    old: &McpFleetStatus,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let condition = |(type_, verdict): (&'static str, Verdict)| {
+        let before = old.conditions.iter().find(|c| c.type_ == type_ && c.status == verdict.status);
+        Condition {
+            type_: type_.into(),
+            status: verdict.status.into(),
+            reason: verdict.reason,
+            message: truncate(&verdict.message, MAX_MESSAGE),
+            observed_generation: Some(generation),
+            last_transition_time: before.map_or(Time(now), |c| c.last_transition_time.clone()),
+        }
+    };
+    verdicts.into_iter().map(condition).collect()
+}
+
+/// Cuts at a character, not within one.
+pub fn truncate(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let ellipsis = '…';
+    let mut end = max_bytes - ellipsis.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{ellipsis}", &text[..end])
+}
+
+/// Whether a changed status may wait for others to come along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing changed.
+    None,
+    /// May wait a second.
+    Minor,
+    /// Replicas or the state of a condition: an autoscaler or a person waits for it.
+    Urgent,
+}
+
+/// Compares two statuses.
+pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
+    if old == new {
+        return Change::None;
+    }
+    let states = |s: &McpFleetStatus| {
+        let conditions: Vec<_> = s.conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect();
+        (s.observed_generation, s.replicas, s.ready_replicas, s.selector.clone(), conditions)
+    };
+    if states(old) == states(new) { Change::Minor } else { Change::Urgent }
+}
+
+/// The condition of a type.
+pub fn condition<'a>(status: &'a McpFleetStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.type_ == type_)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Statuses from small observations.
+
+use kube::core::DynamicObject;
+use serde_json::json;
+
+use super::*;
+use crate::operator::{
+    observe::LiveChild,
+    pods::{PodFacts, Problem},
+    test_support::validated,
+};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn child(kind: ChildKind, spec: serde_json::Value, status: serde_json::Value) -> LiveChild {
+    let object = json!({
+        "apiVersion": "v1", "kind": kind.as_str(), "spec": spec, "status": status,
+        "metadata": {"name": "weather", "namespace": "tools", "uid": "u", "generation": 4, "resourceVersion": "1",
+            "labels": {"app.kubernetes.io/managed-by": "mcp-fleet", "mcpfleet.io/fleet": "weather"}},
+    });
+    let object: DynamicObject = serde_json::from_value(object).expect("an object");
+    LiveChild::entry(kind, object).expect("ours").value
+}
+
+/// Of `desired` replicas: how many there are, run the present template, and are available.
+fn deployment(desired: i32, replicas: i32, updated: i32, available: i32) -> LiveChild {
+    let status = json!({"observedGeneration": 4, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": available});
+    child(ChildKind::Deployment, json!({"replicas": desired}), status)
+}
+
+fn observed(deployment: LiveChild, ready_endpoints: i32) -> Observed {
+    Observed { children: vec![deployment], ready_endpoints, ..Observed::default() }
+}
+
+fn status_of(spec: &str, observed: &Observed) -> McpFleetStatus {
+    build(&validated(spec), observed, &[], &None, &McpFleetStatus::default(), NOW)
+}
+
+fn say(status: &McpFleetStatus, type_: &str) -> (String, String) {
+    let c = condition(status, type_).expect("each condition is there");
+    (c.status.clone(), c.reason.clone())
+}
+
+fn is(status: &str, reason: &str) -> (String, String) {
+    (status.into(), reason.into())
+}
+
+const FIXED: &str = "{replicas: 3, server: {image: a}}";
+
+#[test]
+fn all_conditions_from_the_first_visit_on() {
+    let status = status_of(FIXED, &Observed::default());
+    let got: Vec<&str> = status.conditions.iter().map(|c| c.type_.as_str()).collect();
+    assert_eq!(got, types::ALL);
+    assert!(status.conditions.iter().all(|c| c.observed_generation == Some(1) && !c.reason.is_empty()));
+    assert_eq!(say(&status, "Ready"), is("False", "Pending"));
+}
+
+#[test]
+fn ready_only_when_all_endpoints_serve() {
+    for (deployment, endpoints, expected) in [
+        (deployment(3, 3, 3, 3), 3, is("True", "Ready")),
+        (deployment(3, 3, 3, 3), 2, is("False", "ReplicasUnavailable")),
+        (deployment(3, 3, 3, 2), 3, is("False", "ReplicasUnavailable")),
+        (deployment(3, 4, 1, 3), 3, is("False", "RollingOut")),
+        (deployment(0, 0, 0, 0), 0, is("True", "ScaledToZero")),
+    ] {
+        let status = status_of(FIXED, &observed(deployment, endpoints));
+        assert_eq!(say(&status, "Ready"), expected);
+    }
+}
+
+#[test]
+fn surge_pods_are_not_counted() {
+    assert_eq!(status_of(FIXED, &observed(deployment(3, 4, 1, 3), 3)).replicas, 3);
+    assert_eq!(status_of(FIXED, &observed(deployment(3, 2, 2, 2), 2)).replicas, 2);
+}
+
+#[test]
+fn numbers_of_an_older_generation_say_nothing() {
+    let mut stale = deployment(3, 3, 3, 3);
+    stale.json = stale.json.replace("\"observedGeneration\":4", "\"observedGeneration\":3").into();
+    assert_ne!(say(&status_of(FIXED, &observed(stale, 3)), "Ready"), is("True", "Ready"));
+}
+
+fn pod(name: &str, reason: &'static str) -> PodFacts {
+    let problem = Some(Problem { reason, message: format!("pod {name}") });
+    PodFacts { name: name.into(), terminating: false, pending: true, problem }
+}
+
+#[test]
+fn trouble_is_named_and_the_old_pods_still_count() {
+    let mut state = observed(deployment(3, 4, 1, 3), 3);
+    state.pods = vec![pod("a", "ImagePullFailed")];
+    let status = status_of(FIXED, &state);
+    assert_eq!(say(&status, "Ready"), is("False", "ImagePullFailed"));
+    assert_eq!(say(&status, "Available"), is("True", "EndpointsReady"));
+}
+
+#[test]
+fn most_pods_decide_and_ending_ones_do_not_count() {
+    let mut state = observed(deployment(3, 3, 3, 0), 0);
+    state.pods = vec![pod("a", "OutOfMemory"), pod("b", "Unschedulable"), pod("c", "Unschedulable")];
+    assert_eq!(say(&status_of(FIXED, &state), "Ready"), is("False", "Unschedulable"));
+    state.pods.iter_mut().for_each(|p| p.terminating = true);
+    assert_eq!(say(&status_of(FIXED, &state), "Ready"), is("False", "ReplicasUnavailable"));
+}
+
+#[test]
+fn the_hpas_words_are_passed_on() {
+    let conditions =
+        json!([{"type": "ScalingLimited", "status": "True", "reason": "TooFewReplicas", "message": "m"}]);
+    let mut state = observed(deployment(3, 3, 3, 3), 3);
+    state.children.push(child(
+        ChildKind::HorizontalPodAutoscaler,
+        json!({}),
+        json!({"conditions": conditions}),
+    ));
+    let spec = "{replicas: 3, server: {image: a}, autoscaling: {}}";
+    let status = status_of(spec, &state);
+    assert_eq!(say(&status, "ScalingLimited"), is("True", "TooFewReplicas"));
+    assert_eq!(say(&status, "ScalingActive"), is("Unknown", "Pending"));
+    state.foreign_autoscaler = Some(ForeignAutoscaler { name: "mine".into(), on_deployment: false });
+    assert_eq!(say(&status_of(spec, &state), "ScalingActive"), is("False", "ForeignAutoscaler"));
+}
+
+use crate::operator::observe::ForeignAutoscaler;
+
+#[test]
+fn the_transition_time_stays_as_long_as_the_state() {
+    let before = status_of(FIXED, &observed(deployment(3, 3, 3, 3), 3));
+    let later = Timestamp::from_second(60).expect("valid");
+    let same = build(&validated(FIXED), &observed(deployment(3, 3, 3, 3), 3), &[], &None, &before, later);
+    assert_eq!(change(&before, &same), Change::None);
+    let other = build(&validated(FIXED), &observed(deployment(3, 3, 3, 2), 2), &[], &None, &before, later);
+    assert_eq!(change(&before, &other), Change::Urgent);
+    assert_eq!(condition(&other, "Ready").map(|c| c.last_transition_time.0), Some(later));
+    assert_eq!(condition(&other, "Available").map(|c| c.last_transition_time.0), Some(NOW));
+}
+
+#[test]
+fn messages_are_cut_at_a_character() {
+    assert_eq!(truncate("abc", 3), "abc");
+    let cut = truncate(&"ä".repeat(800), 1024);
+    assert!(cut.len() <= 1024 && cut.ends_with('…'));
+}
