@@ -22,8 +22,13 @@ fn merge_keys(field: &str) -> Option<&'static [&'static str]> {
 
 /// The first wanted field that the live object lacks or has otherwise, as a path such as
 /// `spec.ports[0].port`. `None`: nothing to write.
+///
+/// `apiVersion` and `kind` do not count: the items of a list come without them.
 pub fn first_difference(wanted: &Value, live: &Value) -> Option<String> {
-    difference("", wanted, live)
+    let Value::Object(fields) = wanted else { return difference("", wanted, live) };
+    let typeless = fields.iter().filter(|(key, _)| !["apiVersion", "kind"].contains(&key.as_str()));
+    let typeless = typeless.map(|(key, value)| (key.clone(), value.clone())).collect();
+    difference("", &Value::Object(typeless), live)
 }
 
 fn difference(field: &str, wanted: &Value, live: &Value) -> Option<String> {
@@ -97,6 +102,13 @@ mod tests {
         let wanted = json!({"spec": {"containers": [{"name": "server", "image": "a"}]}});
         let live = json!({"spec": {"containers": [{"name": "mesh"}, {"name": "server", "image": "a", "tty": true}], "x": 1}});
         assert_eq!(diff(&wanted, &live), None);
+    }
+
+    #[test]
+    fn items_of_a_list_come_without_their_type() {
+        let wanted = json!({"apiVersion": "v1", "kind": "Service", "spec": {"scaleTargetRef": {"kind": "A"}}});
+        assert_eq!(diff(&wanted, &json!({"spec": {"scaleTargetRef": {"kind": "A"}}})), None);
+        assert!(diff(&wanted, &json!({"spec": {"scaleTargetRef": {"kind": "B"}}})).is_some());
     }
 
     #[test]

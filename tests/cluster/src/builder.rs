@@ -207,11 +207,7 @@ impl Builder {
         cluster.wait_inside("the scheduler", STEP_LIMIT, "kubectl", &scheduler)?;
         cluster.note("scheduler ready");
         if self.kwok_nodes > 0 {
-            cluster.wait_kubectl(
-                "fake nodes",
-                STEP_LIMIT,
-                &["wait", "--for=condition=Ready", "nodes", "-l", "type=kwok", "--timeout=1s"],
-            )?;
+            self.wait_for_fake_nodes(cluster)?;
             cluster.note(&format!("{} fake nodes ready", self.kwok_nodes));
         }
         for index in 1..=n_real {
@@ -230,5 +226,17 @@ impl Builder {
             cluster.note("metrics API ready");
         }
         Ok(())
+    }
+
+    /// By one list: `kubectl wait` looks at node after node, with a request for each.
+    fn wait_for_fake_nodes(&self, cluster: &Cluster) -> Result<()> {
+        let path = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+        cluster.wait_until("the fake nodes", STEP_LIMIT, || {
+            let states = cluster.kubectl_ok(["get", "nodes", "-l", "type=kwok", "-o", path]);
+            let states = states.map_err(|error| error.to_string())?;
+            let n_ready = states.split_whitespace().filter(|&state| state == "True").count();
+            let n_nodes = self.kwok_nodes;
+            if n_ready == n_nodes { Ok(()) } else { Err(format!("{n_ready} of {n_nodes} are ready")) }
+        })
     }
 }

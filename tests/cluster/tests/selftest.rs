@@ -32,7 +32,7 @@ const CASES: [Case; 6] = [
     ("t1_leaves_nothing_after_sigkill_during_start", Tier::T1, sigkill_cleans_up),
     ("t2_controllers_run_pods_on_fake_nodes_and_restart", Tier::T2, controllers),
     ("t3_pods_of_two_nodes_reach_each_other_by_service_name", Tier::T3, real_nodes),
-    ("t3_a_killed_node_comes_back_with_its_pods", Tier::T3, killed_node),
+    ("t3_a_killed_or_cut_off_node_comes_back_with_its_pods", Tier::T3, killed_node),
 ];
 
 fn main() -> ExitCode {
@@ -324,5 +324,15 @@ fn killed_node() -> Outcome {
     })?;
     cluster.wait_node(2, LIMIT)?;
     ask_until(&cluster, &pods[0], "web:80", &pods)?;
+    // A broken link: nothing dies, and nothing gets through.
+    let path = "jsonpath={.status.podIP}";
+    let address = format!("{}:8080", cluster.kubectl_ok(["get", "pod", &pods[1], "-o", path])?);
+    let ask = || cluster.kubectl_ok(["exec", &pods[0], "--", "/probe", "get", &address]);
+    cluster.disconnect_node(2)?;
+    if let Ok(answer) = ask() {
+        return Err(format!("{answer} answered over a broken link").into());
+    }
+    cluster.reconnect_node(2)?;
+    ask_until(&cluster, &pods[0], &address, &pods[1..])?;
     end(cluster)
 }
