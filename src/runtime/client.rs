@@ -29,6 +29,7 @@ use kube::{Client, Config};
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 
+use super::chain::Chain;
 use deadline::DeadlineLayer;
 use metrics::MetricsLayer;
 
@@ -63,10 +64,10 @@ pub enum Retry {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Neither a kubeconfig nor a pod's service account.
-    #[error("failed to find a cluster: {0}; set KUBECONFIG, or run in a pod with a service account token")]
+    #[error("failed to find a cluster: {}; set KUBECONFIG, or run in a pod with a service account token", Chain(.0))]
     NoCluster(#[from] InferConfigError),
     /// The configuration was found, and is of no use.
-    #[error("failed to create the Kubernetes client for {url}: {source}")]
+    #[error("failed to create the Kubernetes client for {url}: {}", Chain(source.as_ref()))]
     Build {
         /// The API server.
         url: http::Uri,

@@ -59,17 +59,27 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     Ok(())
 }
 
+/// Logs every call that fails as an error, before anybody knows whether it matters. Whoever made the
+/// call reports it with its causes and what follows from it.
+const CALL_LOGGER: &str = "kube_client::client::builder";
+
+/// Turns it off, unless the filter speaks of it.
+const CALL_LOGGER_OFF: &str = "kube_client::client::builder=off";
+
 /// Stricter than the parser, which takes every unknown word for the name of a module: with
 /// `--log-level=inof` nothing would ever be logged, and nobody told why.
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
     let wrong = |reason: String| TelemetryError::Filter { filter: filter.to_owned(), reason };
-    let directives: Vec<_> = filter.split(',').map(str::trim).collect();
+    let mut directives: Vec<_> = filter.split(',').map(str::trim).collect();
     for directive in &directives {
         let is_bare = !directive.contains(['=', '[', ']', '{', '}']);
         // An empty directive would parse, as the level "error".
         if directive.is_empty() || (is_bare && directive.parse::<LevelFilter>().is_err()) {
             return Err(wrong(format!("{directive:?} is not a level")));
         }
+    }
+    if !filter.contains(CALL_LOGGER) {
+        directives.insert(0, CALL_LOGGER_OFF);
     }
     EnvFilter::try_new(directives.join(",")).map_err(|error| wrong(error.to_string()))
 }

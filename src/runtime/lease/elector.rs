@@ -281,7 +281,7 @@ impl<S: LeaseStore> Elector<S> {
         let now = Instant::now();
         let pause = self.timing.retry_period / 2;
         let pause = self.candidate.claim(now).map_or(pause, |deadline| pause.min(deadline - now));
-        tracing::warn!(%error, retry_after = ?pause, "failed to keep up the leader lease");
+        tracing::warn!(%error, retry_after = ?pause, "a call about the leader lease failed");
         self.last_error = Some(error);
         sleep(pause).await;
     }

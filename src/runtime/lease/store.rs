@@ -15,6 +15,7 @@ use kube::{Client, Error};
 use tokio::time::sleep;
 
 use super::election::Record;
+use crate::runtime::chain::Chain;
 
 /// Who writes, in `managedFields`.
 const FIELD_MANAGER: &str = "mcp-fleet-lease";
@@ -101,7 +102,7 @@ pub enum StoreError {
     #[error("no answer about the lease within {0:?}")]
     Timeout(Duration),
     /// Anything else.
-    #[error("failed to {action} lease {name}: {source}")]
+    #[error("failed to {action} lease {name}: {}", Chain(source.as_ref()))]
     Api {
         /// What was tried.
         action: &'static str,
@@ -215,7 +216,7 @@ impl LeaseStore for KubeStore {
                     _ => REOPEN,
                 };
                 if let Err(error) = &opened {
-                    tracing::debug!(%error, retry_after = ?pause, "failed to watch the leader lease; polling it");
+                    tracing::debug!(error = %Chain(error), retry_after = ?pause, "failed to watch the leader lease; polling it");
                 }
                 // An error ends this watch; the next one starts over.
                 let events = stream::iter(opened.ok())

@@ -96,13 +96,9 @@ fn namespaces() -> Result<(), String> {
 }
 
 fn node_needs() -> Result<(), String> {
-    for (program, package) in [
-        ("containerd", "containerd"),
-        ("ctr", "containerd"),
-        ("runc", "runc"),
-        ("nft", "nftables"),
-        ("iptables", "iptables"),
-    ] {
+    for (program, package) in
+        [("containerd", "containerd"), ("ctr", "containerd"), ("runc", "runc"), ("nft", "nftables")]
+    {
         need(program, package)?;
     }
     cni_dir().ok_or_else(|| {

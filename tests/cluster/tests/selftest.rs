@@ -166,6 +166,14 @@ fn api_server() -> Outcome {
     if codes != [403] {
         return Err(format!("the audit log has {codes:?} instead of one 403").into());
     }
+    // A program of the test's own runs beside the control plane, with the cluster's address at hand.
+    let args = ["get", "namespaces", "--watch"];
+    cluster.start_program("watcher", cluster.bin_dir().join("kubectl"), args, &[])?;
+    wait_for("its output", || {
+        fs::read_to_string(cluster.log("watcher")).ok()?.contains("kube-system").then_some(())
+    })?;
+    cluster.stop_component("watcher")?;
+    cluster.start_component("watcher")?;
     let forward = cluster.forward(&format!("{}:6443", cluster.node_ip()))?;
     std::net::TcpStream::connect(("127.0.0.1", forward.port()))?;
     end(cluster)

@@ -107,6 +107,36 @@ impl Cluster {
         locked(&self.daemons).keys().cloned().collect()
     }
 
+    /// Runs a program of the test's as one more component of the control plane's network: its output goes to
+    /// [`Cluster::log`] of `name`, the calls beside this one stop and start it, and it ends with the cluster.
+    /// `KUBECONFIG` is set to the administrator's unless `env` says otherwise. It may end by itself.
+    pub fn start_program<S: Into<String>>(
+        &self,
+        name: &str,
+        program: impl AsRef<Path>,
+        args: impl IntoIterator<Item = S>,
+        env: &[(&str, &str)],
+    ) -> Result<()> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.is_empty() || !name.chars().all(is_plain) || locked(&self.daemons).contains_key(name) {
+            return Err(Error::Invalid(format!("`{name}` is taken, or not made of letters, digits and -")));
+        }
+        let kubeconfig = self.kubeconfig_inside().to_string_lossy().into_owned();
+        let env: Vec<(&str, &str)> =
+            [("KUBECONFIG", kubeconfig.as_str())].iter().chain(env).copied().collect();
+        let args = args.into_iter().map(Into::into).collect();
+        let mut daemon = Daemon::new(name, &self.layout.ns, program, args).of_a_test(&env);
+        daemon.start(&self.layout, None)?;
+        locked(&self.daemons).insert(name.to_owned(), daemon);
+        Ok(())
+    }
+
+    /// The arguments a component is started with, for instance to start a second API server beside the first.
+    pub fn component_args(&self, name: &str) -> Result<Vec<String>> {
+        let daemons = locked(&self.daemons);
+        daemons.get(name).map(|daemon| daemon.args().to_vec()).ok_or_else(|| self.no_component(name))
+    }
+
     /// The process of a component, while it runs.
     pub fn component_pid(&self, name: &str) -> Option<u32> {
         let mut daemons = locked(&self.daemons);

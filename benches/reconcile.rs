@@ -1,0 +1,2 @@
+//! Placeholder of the reconcile benchmark.
+fn main() {}
