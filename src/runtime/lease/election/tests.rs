@@ -205,6 +205,10 @@ impl World {
         let (now, wall) = (self.local(index), self.wall(index));
         let (stored, version, older) = (self.stored.clone(), self.version, self.older.clone());
         let node = &mut self.nodes[index];
+        // A candidate does one thing at a time: whoever does something else waits for no answer.
+        if matches!(act, Act::Read | Act::ReadLate | Act::Send | Act::Release) {
+            node.writes.iter_mut().for_each(|write| write.given_up = true);
+        }
         match act {
             Act::Read => {
                 node.candidate.see(stored, now);

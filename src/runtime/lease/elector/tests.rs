@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::ObjectMeta;
 use parking_lot::Mutex;
-use std::future::{pending, ready};
+use std::future::pending;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -290,7 +290,8 @@ async fn the_metrics_tell_who_leads() {
     let (elector, leadership) = Elector::new(line, "me".to_owned(), Timing::default(), metrics);
     let stop = CancellationToken::new();
     let task = tokio::spawn(elector.run(stop.clone()));
-    Box::pin(leadership.gained()).for_each(|()| ready(stop.cancel())).await;
+    Box::pin(leadership.gained()).next().await.unwrap();
+    stop.cancel();
     task.await.unwrap().unwrap();
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# The product on a real cluster, from nothing to answered MCP calls; leaves it running.
+#
+#   deploy/demo.sh                     a cluster of our own on this machine (needs root, no Docker)
+#   KUBECONFIG=… deploy/demo.sh        a cluster of yours; it must be able to pull both images:
+#     IMAGE=registry.example.com/mcp-fleet:dev SAMPLE_IMAGE=registry.example.com/mcp-fleet-sample:dev
+#   CLEAN=1 deploy/demo.sh             take the demo away again
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+IMAGE=${IMAGE:-localhost/mcp-fleet:dev}
+SAMPLE_IMAGE=${SAMPLE_IMAGE:-localhost/mcp-fleet-sample:dev}
+own=''; [ -n "${KUBECONFIG:-}" ] || own=1
+start=$SECONDS
+
+if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
+say() { printf '\n%s%s%s  %s%d s%s\n' "$bold" "$*" "$plain" "$dim" $((SECONDS - start)) "$plain"; }
+show() { printf '%s$ %s%s\n' "$dim" "$*" "$plain"; "$@"; }
+
+if [ -n "$own" ]; then
+  if ! reason=$(cargo run --quiet -p mcp-fleet-cluster --bin cluster -- check 2>&1); then
+    echo "$reason" >&2
+    echo "demo: no cluster can run here; give one of yours: make demo KUBECONFIG=~/.kube/config (see README)" >&2
+    exit 1
+  fi
+  say "1. Programs and images (the first time takes some 25 minutes: Kubernetes is built from source)"
+  PATH=$(tests/cluster/binaries.sh):$PATH
+  tests/images.sh
+  say "2. A cluster with two nodes"
+  cluster() { cargo run --quiet -p mcp-fleet-cluster --bin cluster -- "$@"; }
+  export KUBECONFIG=${MCP_FLEET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mcp-fleet}/clusters/demo/kubeconfig
+  if kubectl get --raw /readyz >/dev/null 2>&1; then
+    echo "the cluster of the last demo still runs; its images are replaced"
+    cluster load --name demo target/images/mcp-fleet.tar target/images/mcp-fleet-sample.tar
+  else
+    cluster down --name demo >/dev/null 2>&1 || true
+    cluster up --name demo --image target/images/mcp-fleet.tar --image target/images/mcp-fleet-sample.tar
+  fi
+  pull=Never
+else
+  say "1.–2. Using your cluster: $(kubectl config current-context)"
+  pull=IfNotPresent
+fi
+for tool in kubectl helm; do command -v $tool >/dev/null || { echo "demo: $tool is not on the PATH" >&2; exit 1; }; done
+
+if [ -n "${CLEAN:-}" ]; then
+  say "Taking the demo away"
+  kubectl delete namespace demo --ignore-not-found
+  helm uninstall mcp-fleet --namespace mcp-fleet-system --ignore-not-found --wait
+  exit
+fi
+
+say "3. helm install"
+tag=${IMAGE##*:}
+show helm upgrade --install mcp-fleet charts/mcp-fleet --namespace mcp-fleet-system --create-namespace \
+  --set image.repository="${IMAGE%:*}" --set image.tag="$tag" --set image.pullPolicy=$pull \
+  --wait --timeout 3m >/dev/null
+kubectl -n mcp-fleet-system get pods
+
+say "4. kubectl apply -f deploy/demo/fleet.yaml"
+kubectl create namespace demo --dry-run=client -o yaml | kubectl apply -f - >/dev/null
+sed "s|localhost/mcp-fleet-sample:dev|$SAMPLE_IMAGE|" deploy/demo/fleet.yaml | kubectl apply -f -
+show kubectl -n demo wait --for=condition=Ready mcpfleet/weather --timeout=180s
+show kubectl -n demo get mcpfleet -o wide
+
+url=$(kubectl -n demo get mcpfleet weather -o jsonpath='{.status.url}')
+say "5. A real MCP client in a pod calls $url"
+# mcp NAME ARG…: runs the client in a pod, prints what it prints.
+mcp() {
+  local name=$1 args
+  shift
+  args=$(printf '"%s", ' "$@"); args="[${args%, }]"
+  kubectl -n demo delete pod "$name" --ignore-not-found --wait >/dev/null
+  sed -e "s|CLIENT|$name|" -e "s|ARGS|${args//\"/\\\"}|" -e 's|\\"|"|g' -e "s|localhost/mcp-fleet-sample:dev|$SAMPLE_IMAGE|" \
+    deploy/demo/client.yaml | kubectl apply -f - >/dev/null
+  printf '%s$ mcp-call %s%s\n' "$dim" "$*" "$plain"
+  kubectl -n demo wait --for=jsonpath='{.status.phase}'=Succeeded "pod/$name" --timeout=120s >/dev/null ||
+    { kubectl -n demo describe pod "$name" | tail -20; kubectl -n demo logs "$name" || true; return 1; }
+  kubectl -n demo logs "$name"
+}
+mcp client-list --url "$url" list | head -n 16
+mcp client-call --url "$url" call whoami
+mcp client-load --url "$url" load --tool whoami --count 200 --concurrency 4 --connections per-call
+
+say "6. Scale it by hand past the autoscaler's minimum, and change its server: nothing breaks"
+show kubectl -n demo patch mcpfleet weather --type=merge -p '{"spec":{"autoscaling":{"minReplicas":3}}}'
+for _ in $(seq 60); do
+  [ "$(kubectl -n demo get mcpfleet weather -o jsonpath='{.status.readyReplicas}')" = 3 ] && break
+  sleep 1
+done
+show kubectl -n demo get mcpfleet
+show kubectl -n demo get deployment,service,hpa,pdb,networkpolicy,pods -l mcpfleet.io/fleet=weather
+show kubectl -n demo get events --field-selector involvedObject.kind=McpFleet
+
+say "Done. It runs on; go on with"
+cat <<MSG
+${own:+  export KUBECONFIG=$KUBECONFIG
+  export PATH=$(dirname "$(command -v kubectl)"):\$PATH
+}  kubectl -n demo get mcpfleet --watch
+  kubectl -n demo describe mcpfleet weather
+  kubectl explain mcpfleet.spec.server
+  kubectl -n demo edit mcpfleet weather
+and end it with
+  $([ -n "$own" ] && echo "make cluster-down" || echo "CLEAN=1 make demo KUBECONFIG=$KUBECONFIG")
+MSG
