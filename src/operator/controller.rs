@@ -26,7 +26,7 @@ use super::{
     reconcile::{Context, WatchedFleet, reconcile, retry},
     state::prune,
 };
-use crate::{api::names, domain::FleetKey};
+use crate::{api::names, domain::FleetKey, runtime::chain::Chain};
 
 /// Events of one fleet that come together make one pass: a pass's own writes come back as events.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -53,7 +53,7 @@ impl Fleets {
             .modify(prune)
             .inspect_err(move |error| {
                 metrics.watch_failed(names::KIND);
-                tracing::warn!(kind = names::KIND, %error, "a watch failed and is tried again; is the CRD installed?");
+                tracing::warn!(kind = names::KIND, error = %Chain(error), "a watch failed and is tried again; is the CRD installed?");
             })
             .reflect(writer)
             .inspect_ok(move |event| {

@@ -138,7 +138,7 @@ pub async fn publish(recorder: &Recorder, fleet: &ObjectReference, notes: Vec<No
             secondary: None,
         };
         if let Err(error) = recorder.publish(&event, fleet).await {
-            tracing::warn!(%error, reason = note.reason, "failed to publish an event");
+            tracing::warn!(error = %crate::runtime::chain::Chain(&error), reason = note.reason, "failed to publish an event");
         }
     }
 }

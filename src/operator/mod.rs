@@ -26,6 +26,7 @@ pub mod reconcile;
 pub mod run;
 pub mod state;
 pub mod status;
+pub mod supervise;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod validate;

@@ -33,7 +33,10 @@ use crate::{
         v1alpha1::{McpFleet, McpFleetStatus},
     },
     domain::FleetKey,
-    runtime::lease::{Leadership, NotLeader},
+    runtime::{
+        chain::Chain,
+        lease::{Leadership, NotLeader},
+    },
 };
 
 /// Minor changes of a status wait for others to come along.
@@ -145,8 +148,7 @@ pub fn retry(fleet: Arc<WatchedFleet>, error: &ReconcileError, ctx: Arc<Context>
     let generation = fleet.meta().generation;
     let wait = ctx.backoff.fail(&key, generation, Instant::now(), rand::random());
     ctx.metrics.backing_off.set(ctx.backoff.len() as i64);
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(fleet = %key, %error, cause, retry_in = ?wait, "a reconcile failed");
+    tracing::warn!(fleet = %key, error = %Chain(error), retry_in = ?wait, "a reconcile failed");
     Action::requeue(wait)
 }
 

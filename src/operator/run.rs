@@ -1,30 +1,25 @@
-//! `mcp-fleet operator`: flags, and the wiring of everything that runs. Every long-lived task is
-//! supervised: when one ends, the process ends, and Kubernetes starts it anew.
+//! `mcp-fleet operator`: flags, and what is made of them.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use kube::{
     Api, Client, Config,
     runtime::events::{Recorder, Reporter},
 };
 use prometheus_client::{metrics::info::Info, registry::Registry};
-use tokio::{sync::mpsc, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 
 use super::{
     backoff::Backoff,
-    controller::{self, Fleets},
+    controller::Fleets,
     desired::Rendering,
     metrics::Metrics,
     observe::Caches,
     reconcile::Context,
     state::States,
+    supervise::Everything,
     watches::Watches,
 };
 use crate::runtime::{
@@ -35,8 +30,6 @@ use crate::runtime::{
     telemetry::{self, LogFormat},
 };
 
-/// How often a start looks whether the caches are filled.
-const SYNC_POLL: Duration = Duration::from_millis(20);
 /// Fleets named by watches and not yet handed on. A full channel makes the watches wait, and loses nothing.
 const TOUCHED_CAPACITY: usize = 1024;
 
@@ -155,8 +148,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         "starting the operator"
     );
     let readiness = Readiness::default();
-    let blocker = readiness.blocker("caches");
-    let admin = Admin::bind(admin_listen, Arc::new(registry), readiness).await?;
+    let admin = Admin::bind(admin_listen, Arc::new(registry), readiness.clone()).await?;
 
     let caches = Arc::new(Caches::default());
     let (touched, receiver) = mpsc::channel(TOUCHED_CAPACITY);
@@ -185,7 +177,8 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         timeout: Duration::from_secs(reconcile_timeout_seconds),
         resync: Duration::from_secs(resync_seconds),
     });
-    supervise(admin, watches, fleets, receiver, ctx, parts.elector, blocker, concurrency, stop).await
+    let elector = parts.elector;
+    Everything { admin, watches, fleets, touched: receiver, ctx, elector, readiness, concurrency, stop }.run().await
 }
 
 /// What is made of the configuration of the client.
@@ -219,91 +212,6 @@ impl Parts {
         let (elector, leadership) = Elector::new(store, identity, timing, lease_metrics);
         Ok(Self { client, metrics, elector, leadership })
     }
-}
-
-/// Starts everything, waits for the end, and ends in order: first the reconciles, then the lease, so that
-/// no write of ours is under way when another replica leads.
-#[expect(clippy::too_many_arguments, reason = "everything that runs, once")]
-async fn supervise(
-    admin: Admin,
-    watches: Watches,
-    fleets: Fleets,
-    touched: mpsc::Receiver<crate::domain::FleetKey>,
-    ctx: Arc<Context>,
-    elector: Elector<KubeStore>,
-    blocker: crate::runtime::admin::Blocker,
-    concurrency: u16,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
-    let (release, finished) = (CancellationToken::new(), CancellationToken::new());
-    let serve = admin.serve(finished.clone());
-    tasks.spawn(async move {
-        ("admin endpoints", {
-            serve.await;
-            Ok(())
-        })
-    });
-    for (name, watch) in watches.all() {
-        tasks.spawn(async move {
-            (name, {
-                watch.await;
-                Ok(())
-            })
-        });
-    }
-    let fleets_synced = Arc::clone(&fleets.synced);
-    let caches = Arc::clone(&ctx.caches);
-    let campaign = release.clone();
-    let controller_stop = stop.clone();
-    tasks.spawn(async move {
-        // Nobody campaigns before the caches are filled: a leader without them would see no children.
-        let synced = async {
-            while !(fleets_synced.load(Ordering::Acquire) && caches.unsynced().is_empty()) {
-                tokio::time::sleep(SYNC_POLL).await;
-            }
-        };
-        tokio::select! {
-            () = synced => {}
-            () = campaign.cancelled() => return ("leader election", Ok(())),
-        }
-        tracing::info!("caches are filled; ready");
-        blocker.ready();
-        ("leader election", elector.run(campaign).await.map_err(Into::into))
-    });
-    let mut controller =
-        tokio::spawn(
-            async move { controller::run(fleets, touched, ctx, concurrency, controller_stop).await },
-        );
-
-    let ended = tokio::select! {
-        result = &mut controller => {
-            if !stop.is_cancelled() {
-                bail!("the controller ended: {result:?}");
-            }
-            None
-        }
-        ended = tasks.join_next() => ended,
-    };
-    match ended {
-        None => {}
-        Some(Ok((name, result))) => {
-            return result
-                .with_context(|| format!("{name} ended"))
-                .and_then(|()| bail!("{name} ended by itself; this is a defect, please report it"));
-        }
-        Some(Err(error)) => return Err(error).context("a task panicked"),
-    }
-    release.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        if let Ok(("leader election", result)) = ended {
-            result?;
-            break;
-        }
-    }
-    finished.cancel();
-    tracing::info!("stopped");
-    Ok(())
 }
 
 fn host_name() -> String {

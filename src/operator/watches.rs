@@ -26,7 +26,7 @@ use super::{
     observe::{Caches, LiveChild, MountFailure, object_key},
     pods,
 };
-use crate::{api::names, domain::FleetKey};
+use crate::{api::names, domain::FleetKey, runtime::chain::Chain};
 
 /// Objects of a page of a list: what is parsed at once, and so the peak of memory at the start.
 const PAGE_SIZE: u32 = 100;
@@ -178,7 +178,7 @@ async fn follow<K, S>(
 {
     let stream = stream.default_backoff().inspect_err(|error| {
         watches.metrics.watch_failed(name);
-        tracing::warn!(kind = name, %error, "a watch failed and is tried again");
+        tracing::warn!(kind = name, error = %Chain(error), "a watch failed and is tried again");
     });
     let mut stream = std::pin::pin!(stream.filter_map(|event| std::future::ready(event.ok())));
     while let Some(event) = stream.next().await {

@@ -57,9 +57,22 @@ impl Suite {
         Ok(Self { cluster, client, shared: OnceLock::new(), runtime })
     }
 
+    /// Another cluster beside the suite's, for tests that disturb what others share. It ends with the process.
+    pub fn another(builder: Builder, deploy: bool) -> anyhow::Result<Arc<Self>> {
+        // A runtime cannot be made, nor waited for, on a thread that another one drives.
+        let start = std::thread::spawn(move || Self::start(builder, deploy).map(Arc::new));
+        start.join().map_err(|_| anyhow::anyhow!("the start of another cluster panicked"))?
+    }
+
     /// The operator that all undisturbing tests share. It watches every namespace.
     pub fn operator(&self) -> &Operator {
-        self.shared.get_or_init(|| Operator::builder("shared").start(&self.cluster).expect("the operator starts"))
+        self.operator_with(&[])
+    }
+
+    /// The same, with arguments; a suite that has some gives the same ones everywhere.
+    pub fn operator_with(&self, args: &[&str]) -> &Operator {
+        let builder = || args.iter().fold(Operator::builder("shared"), |builder, arg| builder.arg(arg));
+        self.shared.get_or_init(|| builder().start(&self.cluster).expect("the operator starts"))
     }
 
     /// A namespace of this test's own.

@@ -4,17 +4,37 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-
+mod look;
+mod scaling;
 
 use std::process::ExitCode;
 
 use mcp_fleet_cluster::Tier;
 
+use crate::support::{Suite, operator::Operator};
+
+/// The operator of the tests that do not disturb it; it compares fleets at rest every 10 s.
+fn operator(suite: &Suite) -> &Operator {
+    suite.operator_with(&["--resync-seconds", "10"])
+}
+
 fn main() -> ExitCode {
     support::run(
         Tier::T2,
-        |builder| builder.name("t2").kwok_nodes(4),
+        |builder| {
+            // At the default of 15 s every step of an autoscaler would be a wait.
+            builder.name("t2").kwok_nodes(4).kcm_args(["--horizontal-pod-autoscaler-sync-period=2s"])
+        },
         vec![
+            case!(scaling::our_autoscaler_scales_through_the_fleet),
+            case!(scaling::kubectl_scale_works_without_autoscaling),
+            case!(scaling::kubectl_autoscale_works_where_ours_is_off),
+            case!(scaling::a_users_autoscaler_makes_ours_step_aside),
+            case!(scaling::an_autoscaler_on_the_deployment_is_left_alone),
+            case!(scaling::applying_the_same_file_again_changes_nothing),
+            case!(scaling::replicas_in_the_file_are_told),
+            case!(scaling::a_removed_line_is_seeded_again),
+            case!(scaling::surge_pods_are_not_counted),
         ],
     )
 }

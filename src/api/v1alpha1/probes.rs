@@ -37,8 +37,7 @@ pub struct Probes {
 #[x_kube(
     cel,
     validation = Rule::new("(self.type == 'HTTP') == has(self.path)").message("server.probes: type HTTP needs a path such as /health, and type TCP takes none"),
-    validation = Rule::new("!has(self.path) || self.path.startsWith('/')").message("server.probes: path must start with '/'"),
-    validation = Rule::new("!has(self.path) || self.path != '/mcp'").message("server.probes: no MCP server answers a plain GET of its MCP path with 200; name a health path, or use type TCP")
+    validation = Rule::new("!has(self.path) || self.path.startsWith('/')").message("server.probes: path must start with '/'")
 )]
 pub struct Probe {
     /// `TCP` (a connection) or `HTTP` (a GET of `path`).

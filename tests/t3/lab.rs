@@ -1,0 +1,282 @@
+//! What the tests of this suite share: the product as its chart installs it, fleets of the sample server, and
+//! MCP clients in pods.
+
+use std::{
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, LogParams, PostParams},
+};
+use libtest_mimic::Failed;
+use serde_json::{Value, json};
+use tokio::{task::JoinHandle, time::Instant};
+
+use crate::{
+    images,
+    support::{Namespace, Suite, TestResult, wait},
+};
+
+/// Namespace of the product.
+pub const SYSTEM: &str = "mcp-fleet-system";
+/// Longest start or end of pods on a busy machine.
+pub const PODS: Duration = Duration::from_secs(120);
+
+/// Installs the chart once for all tests, as a user does.
+pub fn install(suite: &Suite) -> TestResult {
+    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| helm_install(suite)).clone().map_err(Failed::from)
+}
+
+fn helm_install(suite: &Suite) -> Result<(), String> {
+    let (repository, tag) = images::PRODUCT.rsplit_once(':').ok_or("no tag")?;
+    // The product itself must live under the strictest Pod Security.
+    suite.cluster.apply(&restricted_namespace(SYSTEM).to_string()).map_err(|e| e.to_string())?;
+    let mut helm = suite.cluster.helm();
+    helm.args(["install", "mcp-fleet", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/mcp-fleet")])
+        .args(["--namespace", SYSTEM, "--wait", "--timeout", "2m"])
+        .args(["--set", &format!("image.repository={repository},image.tag={tag},image.pullPolicy=Never")]);
+    let output = helm.output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let pods = suite.kubectl(&["-n", SYSTEM, "describe", "pods"]).unwrap_or_default();
+    Err(format!("helm install: {}\n{pods}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A namespace that takes nothing but `restricted` pods.
+pub fn restricted_namespace(name: &str) -> Value {
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+}
+
+/// The spec of a fleet of the sample server that is small and quick to become ready.
+pub fn sample(replicas: i32) -> Value {
+    json!({
+        "replicas": replicas,
+        "server": {
+            "image": images::SAMPLE,
+            "imagePullPolicy": "Never",
+            "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "resources": {
+                "requests": {"cpu": "20m", "memory": "32Mi"},
+                "limits": {"cpu": "500m", "memory": "128Mi"},
+            },
+            "probes": {
+                "startup": {"periodSeconds": 1},
+                "readiness": {"type": "HTTP", "path": "/health/ready", "initialDelaySeconds": 0, "periodSeconds": 2},
+            },
+        },
+    })
+}
+
+/// As [`sample`], with another value at a path such as `/server/image`; what is missing on the way is made.
+pub fn with(mut spec: Value, path: &str, value: Value) -> Value {
+    let mut at = &mut spec;
+    for key in path.trim_start_matches('/').split('/') {
+        at = &mut at[key];
+    }
+    *at = value;
+    spec
+}
+
+/// Where clients in pods reach a fleet.
+pub fn url(ns: &Namespace, fleet: &str) -> String {
+    format!("http://{fleet}.{}.svc/mcp", ns.name)
+}
+
+/// Creates a fleet and waits until it is Ready.
+pub async fn ready_fleet(ns: &Namespace, name: &str, spec: &Value) -> TestResult {
+    ns.fleet(name, &spec.to_string()).await?;
+    ns.condition(name, "Ready", "True", "Ready").await?;
+    Ok(())
+}
+
+/// The pods of a fleet, those that end included.
+pub async fn pods(ns: &Namespace, fleet: &str) -> Result<Vec<Pod>, Failed> {
+    let params = ListParams::default().labels(&format!("mcpfleet.io/fleet={fleet}"));
+    Ok(ns.api::<Pod>().list(&params).await?.items)
+}
+
+/// Waits until exactly `n` pods are left and all of them pass `is`.
+pub async fn settled(ns: &Namespace, fleet: &str, n: usize, is: impl Fn(&Pod) -> bool) -> TestResult {
+    wait::until(&format!("{n} settled pods of {fleet}"), PODS, async || {
+        let pods = pods(ns, fleet).await.map_err(|e| format!("{e:?}"))?;
+        let fine = pods.iter().filter(|p| p.metadata.deletion_timestamp.is_none() && is(p)).count();
+        if pods.len() == n && fine == n {
+            Ok(())
+        } else {
+            Err(format!("{} pods, {fine} as they should be", pods.len()))
+        }
+    })
+    .await
+}
+
+/// Deletes a pod without waiting; the time.
+pub async fn delete(ns: &Namespace, pod: &str) -> Result<Instant, Failed> {
+    ns.api::<Pod>().delete(pod, &DeleteParams::default()).await?;
+    Ok(Instant::now())
+}
+
+/// Waits until a pod is gone; how long that took.
+pub async fn gone(ns: &Namespace, pod: &str, since: Instant) -> Result<Duration, Failed> {
+    wait::until(&format!("the end of pod {pod}"), PODS, async || {
+        match ns.api::<Pod>().get_opt(pod).await.map_err(|e| e.to_string())? {
+            None => Ok(()),
+            Some(pod) => Err(format!("it is {:?}", pod.status.and_then(|s| s.phase))),
+        }
+    })
+    .await?;
+    Ok(since.elapsed())
+}
+
+/// Restarts of the server in a pod, and whether it is ready.
+pub fn server_state(pod: &Pod) -> (i32, bool) {
+    let status = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+    let server = status.into_iter().flatten().find(|c| c.name == "server");
+    server.map_or((0, false), |s| (s.restart_count, s.ready))
+}
+
+/// A pod of the sample image that runs `mcp-call`.
+fn client_pod(name: &str, args: &[&str]) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {"app": "client"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "client",
+                "image": images::SAMPLE,
+                "imagePullPolicy": "Never",
+                "command": ["/usr/local/bin/mcp-call"],
+                "args": args,
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }],
+        },
+    })
+}
+
+/// Starts `mcp-call` in a pod and waits until it runs.
+pub async fn start_client(ns: &Namespace, name: &str, args: &[&str]) -> TestResult {
+    let pod: Pod = serde_json::from_value(client_pod(name, args))?;
+    ns.api().create(&PostParams::default(), &pod).await?;
+    phase(ns, name, &["Running", "Succeeded", "Failed"]).await?;
+    Ok(())
+}
+
+async fn phase(ns: &Namespace, pod: &str, wanted: &[&str]) -> Result<String, Failed> {
+    wait::until(&format!("pod {pod} to be {wanted:?}"), PODS, async || {
+        let pod = ns.api::<Pod>().get(pod).await.map_err(|e| e.to_string())?;
+        let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
+        if wanted.contains(&phase.as_str()) { Ok(phase) } else { Err(phase) }
+    })
+    .await
+}
+
+/// Waits until a client that was started is done; what it printed, or an error if its exit code is not 0.
+pub async fn finish_client(ns: &Namespace, name: &str) -> Result<String, Failed> {
+    let phase = phase(ns, name, &["Succeeded", "Failed"]).await?;
+    let log = ns.api::<Pod>().logs(name, &LogParams::default()).await?;
+    if phase == "Succeeded" { Ok(log) } else { Err(format!("{name} failed: {log}").into()) }
+}
+
+/// Runs `mcp-call` in a pod to its end.
+pub async fn call(ns: &Namespace, name: &str, args: &[&str]) -> Result<String, Failed> {
+    start_client(ns, name, args).await?;
+    finish_client(ns, name).await
+}
+
+/// How a load holds its connections.
+#[derive(Clone, Copy)]
+pub enum Connections {
+    /// Each call on its own.
+    PerCall,
+    /// Kept open between the calls of a busy time, idle for at most 5 s in the pauses between.
+    Pool,
+}
+
+/// Calls through a Service for as long as a test needs them.
+pub struct Load {
+    pod: String,
+    output: JoinHandle<std::io::Result<std::process::Output>>,
+}
+
+impl Load {
+    /// Starts it and waits until calls are answered.
+    pub async fn start(
+        suite: &Suite,
+        ns: &Namespace,
+        fleet: &str,
+        connections: Connections,
+    ) -> Result<Self, Failed> {
+        let url = url(ns, fleet);
+        let (kind, more): (&str, &[&str]) = match connections {
+            Connections::PerCall => ("per-call", &["--rate", "20"]),
+            Connections::Pool => {
+                ("pool", &["--rate", "20", "--idle-seconds", "5", "--busy-seconds", "3", "--pause-seconds", "7"])
+            }
+        };
+        let pod = format!("load-{kind}");
+        // Calls that take a while, so that some run at any moment.
+        let mut args = vec!["--url", &url, "--output", "json", "load", "--tool", "sleep"];
+        args.extend(["--arguments", r#"{"milliseconds":200}"#, "--concurrency", "6", "--connections", kind]);
+        args.extend(["--progress-seconds", "1"]);
+        args.extend(more);
+        start_client(ns, &pod, &args).await?;
+        wait::until("the first calls", PODS, async || {
+            let log = ns.api::<Pod>().logs(&pod, &LogParams::default()).await.map_err(|e| e.to_string())?;
+            if log.lines().count() >= 2 { Ok(()) } else { Err(log) }
+        })
+        .await?;
+        let mut logs: Command = suite.cluster.kubectl();
+        logs.args(["-n", &ns.name, "logs", "--follow", &pod]).stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || logs.output());
+        Ok(Self { pod, output })
+    }
+
+    /// Ends it and checks that no call has failed; what it reports.
+    pub async fn stop(self, ns: &Namespace) -> Result<Value, Failed> {
+        delete(ns, &self.pod).await?;
+        let output = self.output.await??;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().rev().find(|l| l.starts_with('{'));
+        let report: Value = match line {
+            Some(line) => serde_json::from_str(line)?,
+            None => return Err(format!("{} reported nothing: {text}", self.pod).into()),
+        };
+        if report["failed"] != 0 || report["calls"].as_u64() < Some(50) {
+            return Err(format!("{}: {report}", self.pod).into());
+        }
+        Ok(report)
+    }
+}
+
+/// Names of the pods.
+pub fn names(pods: &[Pod]) -> Vec<String> {
+    pods.iter().map(ResourceExt::name_any).collect()
+}
+
+/// The image of a pod's server, as its spec says.
+pub fn image(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.containers.iter().find(|c| c.name == "server")?.image.as_deref()
+}
+
+/// Deletes a fleet, so that its pods leave the nodes to others.
+pub async fn delete_fleet(ns: &Namespace, fleet: &str) -> TestResult {
+    let api: Api<mcp_fleet::api::v1alpha1::McpFleet> = ns.api();
+    api.delete(fleet, &DeleteParams::default()).await?;
+    Ok(())
+}
