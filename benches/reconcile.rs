@@ -96,7 +96,12 @@ fn outside(args: &Args) -> anyhow::Result<ExitCode> {
     println!("starting a T2 cluster with {n_nodes} fake nodes");
     let cluster = Cluster::builder(Tier::T2).name("bench").kwok_nodes(n_nodes).start()?;
     cluster.apply(&crd::mcpfleet_crd_yaml())?;
-    cluster.kubectl_ok(["wait", "--for=condition=Established", "crd/mcpfleets.mcpfleet.io", "--timeout=30s"])?;
+    cluster.kubectl_ok([
+        "wait",
+        "--for=condition=Established",
+        "crd/mcpfleets.mcpfleet.io",
+        "--timeout=30s",
+    ])?;
     install_rights(&cluster)?;
     let token = cluster.service_account_token(NAMESPACE, SERVICE_ACCOUNT)?;
     let kubeconfig = cluster.token_kubeconfig_inside("operator", &token)?;

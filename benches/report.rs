@@ -43,7 +43,12 @@ impl Report {
     /// A count that must be zero; `details` name what it was instead.
     pub fn zero(&mut self, what: &str, got: usize, details: &str) {
         let more = if details.is_empty() { String::new() } else { format!(" ({details})") };
-        self.targets.push(Target { what: what.into(), goal: "0".into(), got: format!("{got}{more}"), holds: got == 0 });
+        self.targets.push(Target {
+            what: what.into(),
+            goal: "0".into(),
+            got: format!("{got}{more}"),
+            holds: got == 0,
+        });
     }
 
     /// Prints the table, writes the file; failure where a target does not hold.
@@ -77,7 +82,8 @@ impl Report {
     fn table(&self) -> String {
         let mut text = String::new();
         let width = self.rows.iter().map(|r| r.0.chars().count());
-        let width = width.chain(self.targets.iter().map(|t| t.what.chars().count())).max().unwrap_or_default();
+        let width =
+            width.chain(self.targets.iter().map(|t| t.what.chars().count())).max().unwrap_or_default();
         for (what, got) in &self.rows {
             let _ = writeln!(text, "     {what:<width$}  {got}");
         }

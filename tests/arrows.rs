@@ -13,7 +13,17 @@ const MAY_USE: [(&str, &[&str]); 6] = [
     ("domain", &["domain"]),
     ("agent", &["agent"]),
     ("runtime", &["runtime"]),
-    ("operator/desired", &["api", "domain", "operator::children", "operator::hash", "operator::validate", "operator::test_support"]),
+    (
+        "operator/desired",
+        &[
+            "api",
+            "domain",
+            "operator::children",
+            "operator::hash",
+            "operator::validate",
+            "operator::test_support",
+        ],
+    ),
     ("operator", &["api", "domain", "operator", "runtime"]),
 ];
 
@@ -60,7 +70,8 @@ fn sources(under: &str) -> Vec<PathBuf> {
     for entry in fs::read_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display())) {
         let path = entry.unwrap().path();
         if path.is_dir() || path.extension().is_some_and(|e| e == "rs") {
-            let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().to_owned();
+            let inner =
+                path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().to_owned();
             found.extend(sources(inner.to_str().unwrap()));
         }
     }
@@ -87,7 +98,8 @@ fn crate_paths(code: &[(usize, String)]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (i, (number, line)) in code.iter().enumerate() {
         for (at, prefix) in line.match_indices("crate::") {
-            let rest = std::iter::once(&line[at + prefix.len()..]).chain(code[i + 1..].iter().map(|(_, l)| l.as_str()));
+            let rest = std::iter::once(&line[at + prefix.len()..])
+                .chain(code[i + 1..].iter().map(|(_, l)| l.as_str()));
             let rest: String = rest.take_while_inclusive_of_group();
             found.extend(expand(&rest).into_iter().map(|path| (*number, path)));
         }
@@ -158,7 +170,11 @@ fn what_decides_is_pure() {
     for file in PURE.iter().flat_map(|part| sources(part)).filter(|f| !is_test(f)) {
         for (line, text) in code(&file) {
             if let Some(word) = IMPURE.iter().find(|word| text.contains(**word)) {
-                wrong.push(format!("{}:{line}: a pure module must not use {word}: {}", file.display(), text.trim()));
+                wrong.push(format!(
+                    "{}:{line}: a pure module must not use {word}: {}",
+                    file.display(),
+                    text.trim()
+                ));
             }
         }
     }
@@ -169,15 +185,24 @@ fn what_decides_is_pure() {
 fn the_agent_needs_nothing_but_std() {
     for file in sources("agent").into_iter().chain(sources("bin/mcp-fleet-agent.rs")) {
         for (line, text) in code(&file) {
-            let foreign = ["tokio", "kube", "serde", "clap", "anyhow", "tracing"].iter().find(|c| text.contains(&format!("{c}::")));
-            assert!(foreign.is_none(), "{}:{line}: the agent is copied into every pod and stays small: {text}", file.display());
+            let foreign = ["tokio", "kube", "serde", "clap", "anyhow", "tracing"]
+                .iter()
+                .find(|c| text.contains(&format!("{c}::")));
+            assert!(
+                foreign.is_none(),
+                "{}:{line}: the agent is copied into every pod and stays small: {text}",
+                file.display()
+            );
         }
     }
 }
 
 #[test]
 fn this_test_sees_a_wrong_arrow() {
-    let code = vec![(7, "use crate::{api::names, runtime::{lease, admin}};".to_owned()), (9, "crate::operator::run()".to_owned())];
+    let code = vec![
+        (7, "use crate::{api::names, runtime::{lease, admin}};".to_owned()),
+        (9, "crate::operator::run()".to_owned()),
+    ];
     let paths: Vec<String> = crate_paths(&code).into_iter().map(|(_, p)| p).collect();
     assert_eq!(paths, ["api::names", "runtime::lease", "runtime::admin", "operator::run"]);
 }

@@ -10,7 +10,8 @@ use mcp_fleet::{
 use serde_json::Value;
 
 fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
 fn documents(text: &str) -> Vec<Value> {
@@ -22,7 +23,10 @@ fn documents(text: &str) -> Vec<Value> {
 
 fn samples() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
-    let files = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "yaml"));
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml"));
     let all: Vec<_> = files
         .flat_map(|p| {
             let name = p.file_name().unwrap().to_str().unwrap().to_owned();
@@ -90,14 +94,18 @@ fn every_field_of_ours_is_documented() {
 #[test]
 fn samples_are_valid_and_leave_the_scale_to_the_autoscaler() {
     for (file, sample) in samples() {
-        let mut fleet: McpFleet = serde_json::from_value(sample.clone()).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let mut fleet: McpFleet =
+            serde_json::from_value(sample.clone()).unwrap_or_else(|e| panic!("{file}: {e}"));
         fleet.validate_cel().unwrap_or_else(|e| panic!("{file}: {e:?}"));
         fleet.metadata.namespace.get_or_insert("default".into());
         fleet.metadata.uid = Some("u".into());
         fleet.metadata.generation = Some(1);
         validate(&fleet).unwrap_or_else(|e| panic!("{file}: {e}"));
         let scaled = !sample["spec"]["autoscaling"].is_null();
-        assert!(!scaled || sample["spec"]["replicas"].is_null(), "{file}: replicas would reset the scale at each apply");
+        assert!(
+            !scaled || sample["spec"]["replicas"].is_null(),
+            "{file}: replicas would reset the scale at each apply"
+        );
         // What a typo would lose: every field of the file must come back out of the types.
         let known = serde_json::to_value(&fleet).unwrap();
         assert_eq!(unknown("spec", &sample["spec"], &known["spec"]), Vec::<String>::new(), "{file}");
@@ -114,9 +122,12 @@ fn unknown(path: &str, given: &Value, known: &Value) -> Vec<String> {
                 Some(inner) => unknown(&format!("{path}.{k}"), v, inner),
             })
             .collect(),
-        (Value::Array(given), Value::Array(known)) => {
-            given.iter().zip(known).enumerate().flat_map(|(i, (g, k))| unknown(&format!("{path}[{i}]"), g, k)).collect()
-        }
+        (Value::Array(given), Value::Array(known)) => given
+            .iter()
+            .zip(known)
+            .enumerate()
+            .flat_map(|(i, (g, k))| unknown(&format!("{path}[{i}]"), g, k))
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -126,7 +137,10 @@ fn unknown(path: &str, given: &Value, known: &Value) -> Vec<String> {
 fn rights_cover_the_children_and_nothing_forbidden() {
     let rules: Vec<Value> = documents(&read("deploy/operator.yaml"))
         .into_iter()
-        .filter(|d| (d["kind"] == "ClusterRole" || d["kind"] == "Role") && d["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"].is_null())
+        .filter(|d| {
+            (d["kind"] == "ClusterRole" || d["kind"] == "Role")
+                && d["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"].is_null()
+        })
         .flat_map(|d| d["rules"].as_array().cloned().unwrap_or_default())
         .collect();
     let texts = |rule: &Value, field: &str| -> BTreeSet<String> {
@@ -136,7 +150,9 @@ fn rights_cover_the_children_and_nothing_forbidden() {
         for field in ["verbs", "resources", "apiGroups"] {
             assert!(!texts(rule, field).contains("*"), "a wildcard: {rule}");
         }
-        for forbidden in ["secrets", "configmaps", "roles", "rolebindings", "clusterroles", "pods/exec", "pods/attach"] {
+        for forbidden in
+            ["secrets", "configmaps", "roles", "rolebindings", "clusterroles", "pods/exec", "pods/attach"]
+        {
             assert!(!texts(rule, "resources").contains(forbidden), "{forbidden}: {rule}");
         }
     }
@@ -144,7 +160,9 @@ fn rights_cover_the_children_and_nothing_forbidden() {
         let resource = kind.api_resource();
         for verb in ["get", "list", "watch", "create", "patch", "delete"] {
             let granted = rules.iter().any(|r| {
-                texts(r, "apiGroups").contains(&resource.group) && texts(r, "resources").contains(&resource.plural) && texts(r, "verbs").contains(verb)
+                texts(r, "apiGroups").contains(&resource.group)
+                    && texts(r, "resources").contains(&resource.plural)
+                    && texts(r, "verbs").contains(verb)
             });
             assert!(granted, "{verb} {}", resource.plural);
         }

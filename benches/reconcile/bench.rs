@@ -8,14 +8,7 @@ use std::{
 
 use anyhow::bail;
 
-use super::{
-    audit::Tail,
-    fleets::Pool,
-    phases, process,
-    process::Operator,
-    repair,
-    report::Report,
-};
+use super::{audit::Tail, fleets::Pool, phases, process, process::Operator, repair, report::Report};
 
 /// No write for so long: settled. Longer than the period of the HPA controller.
 const QUIET: Duration = Duration::from_secs(20);
@@ -95,7 +88,12 @@ impl Bench {
     }
 
     /// Reads writes until `done`.
-    pub async fn until(&self, what: &str, tail: &mut Tail, mut done: impl FnMut(&Tail) -> bool) -> anyhow::Result<()> {
+    pub async fn until(
+        &self,
+        what: &str,
+        tail: &mut Tail,
+        mut done: impl FnMut(&Tail) -> bool,
+    ) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
             tail.read()?;

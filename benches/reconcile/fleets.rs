@@ -45,7 +45,11 @@ impl Pool {
     }
 
     /// Does `call` with each item, on each connection one after the other; the results in no order.
-    pub async fn each<T, R, F>(&self, items: Vec<T>, call: impl Fn(Client, T) -> F + Copy) -> anyhow::Result<Vec<R>>
+    pub async fn each<T, R, F>(
+        &self,
+        items: Vec<T>,
+        call: impl Fn(Client, T) -> F + Copy,
+    ) -> anyhow::Result<Vec<R>>
     where
         F: Future<Output = anyhow::Result<R>>,
     {
@@ -60,7 +64,8 @@ impl Pool {
                 }
             }
         };
-        let all: Vec<Vec<R>> = stream::iter(self.0.iter().map(worker)).buffer_unordered(self.0.len()).try_collect().await?;
+        let all: Vec<Vec<R>> =
+            stream::iter(self.0.iter().map(worker)).buffer_unordered(self.0.len()).try_collect().await?;
         Ok(all.into_iter().flatten().collect())
     }
 }
@@ -96,7 +101,9 @@ pub async fn namespaces(client: &Client, phase: &str) -> anyhow::Result<()> {
         let namespace = serde_json::from_value(json!({"metadata": {"name": format!("{phase}-{i}")}}))?;
         api.create(&PostParams::default(), &namespace).await?;
     }
-    let accounts = |i| Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(client.clone(), &format!("{phase}-{i}"));
+    let accounts = |i| {
+        Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(client.clone(), &format!("{phase}-{i}"))
+    };
     for i in 0..N_NAMESPACES {
         while accounts(i).get_opt("default").await?.is_none() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -123,8 +130,10 @@ pub async fn create_with_scale(client: Client, mut fleet: McpFleet) -> anyhow::R
     let valid = validate(&created)?;
     let status = json!({"status": {"replicas": 1, "selector": desired::selector_text(&valid)}});
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
-    let rendering =
-        Rendering { agent_image: "localhost/mcp-fleet:dev".into(), agent_image_pull_policy: "IfNotPresent".into() };
+    let rendering = Rendering {
+        agent_image: "localhost/mcp-fleet:dev".into(),
+        agent_image_pull_policy: "IfNotPresent".into(),
+    };
     Ok(desired::build(&valid, &Facts::default(), &rendering))
 }
 
@@ -150,8 +159,10 @@ pub async fn delete_all(client: &Client, phase: &str) -> anyhow::Result<()> {
     for i in 0..N_NAMESPACES {
         let namespace = format!("{phase}-{i}");
         let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(client.clone(), &namespace);
-        let autoscalers =
-            Api::<k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>::namespaced(client.clone(), &namespace);
+        let autoscalers = Api::<k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>::namespaced(
+            client.clone(),
+            &namespace,
+        );
         while !(pods.list_metadata(&first).await?.items.is_empty()
             && autoscalers.list_metadata(&first).await?.items.is_empty())
         {

@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn items_of_a_list_come_without_their_type() {
-        let wanted = json!({"apiVersion": "v1", "kind": "Service", "spec": {"scaleTargetRef": {"kind": "A"}}});
+        let wanted =
+            json!({"apiVersion": "v1", "kind": "Service", "spec": {"scaleTargetRef": {"kind": "A"}}});
         assert_eq!(diff(&wanted, &json!({"spec": {"scaleTargetRef": {"kind": "A"}}})), None);
         assert!(diff(&wanted, &json!({"spec": {"scaleTargetRef": {"kind": "B"}}})).is_some());
     }

@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    reconcile::{Context, WatchedFleet, reconcile, retry},
-    state::prune,
+    reconcile::{Context, reconcile, retry},
+    state::{WatchedFleet, prune},
 };
 use crate::{api::names, domain::FleetKey, runtime::chain::Chain};
 

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    core::DeserializeGuard,
     runtime::{controller::Action, events::Recorder},
 };
 use serde_json::json;
@@ -23,7 +22,7 @@ use super::{
     metrics::{self, Metrics},
     observe::{Caches, observe},
     plan::{Blocked, Effect, plan},
-    state::{States, replicas_holder},
+    state::{States, WatchedFleet, replicas_holder},
     status::{self, Change},
     validate::{Invalid, Scaling, ValidatedFleet, validate},
 };
@@ -43,9 +42,6 @@ use crate::{
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 /// A foreign object in the way is not watched; it is looked for again after so long.
 const BLOCKED_PERIOD: Duration = Duration::from_secs(15);
-
-/// A fleet as it is watched: one that cannot be read must not stop the watch of the others.
-pub type WatchedFleet = DeserializeGuard<McpFleet>;
 
 /// What every pass needs.
 pub struct Context {

@@ -12,15 +12,8 @@ use prometheus_client::{metrics::info::Info, registry::Registry};
 use tokio::sync::mpsc;
 
 use super::{
-    backoff::Backoff,
-    controller::Fleets,
-    desired::Rendering,
-    metrics::Metrics,
-    observe::Caches,
-    reconcile::Context,
-    state::States,
-    supervise::Everything,
-    watches::Watches,
+    backoff::Backoff, controller::Fleets, desired::Rendering, metrics::Metrics, observe::Caches,
+    reconcile::Context, state::States, supervise::Everything, watches::Watches,
 };
 use crate::runtime::{
     admin::{Admin, Readiness},
@@ -178,7 +171,9 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         resync: Duration::from_secs(resync_seconds),
     });
     let elector = parts.elector;
-    Everything { admin, watches, fleets, touched: receiver, ctx, elector, readiness, concurrency, stop }.run().await
+    Everything { admin, watches, fleets, touched: receiver, ctx, elector, readiness, concurrency, stop }
+        .run()
+        .await
 }
 
 /// What is made of the configuration of the client.

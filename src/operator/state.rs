@@ -3,11 +3,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use kube::{ResourceExt, api::ObjectMeta};
+use kube::{ResourceExt, api::ObjectMeta, core::DeserializeGuard};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::reconcile::WatchedFleet;
 use crate::{
     api::{
         names,
@@ -15,6 +14,9 @@ use crate::{
     },
     domain::FleetKey,
 };
+
+/// A fleet as it is watched: one that cannot be read must not stop the watch of the others.
+pub type WatchedFleet = DeserializeGuard<McpFleet>;
 
 /// Own writes by fleet. As many entries as there are fleets.
 #[derive(Default)]

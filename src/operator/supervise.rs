@@ -74,7 +74,7 @@ impl Everything {
                 (name, Ok(()))
             });
         }
-        let filled = caches_filled(readiness, &fleets, &ctx);
+        let filled = caches_filled(&readiness, &fleets, &ctx);
         tasks.spawn(campaign(filled, elector, release.clone()));
         let passes = controller::run(fleets, touched, ctx, concurrency, stop.clone());
         tokio::select! {
@@ -104,7 +104,11 @@ impl Everything {
 }
 
 /// Nobody campaigns before the caches are filled: a leader without them would see no children.
-async fn campaign(filled: impl Future<Output = ()>, elector: Elector<KubeStore>, release: CancellationToken) -> Ended {
+async fn campaign(
+    filled: impl Future<Output = ()>,
+    elector: Elector<KubeStore>,
+    release: CancellationToken,
+) -> Ended {
     tokio::select! {
         () = filled => tracing::info!("caches are filled; ready"),
         () = release.cancelled() => return (ELECTION, Ok(())),
@@ -113,7 +117,7 @@ async fn campaign(filled: impl Future<Output = ()>, elector: Elector<KubeStore>,
 }
 
 /// Waits for the first list of every watch; /readyz names those that are missing.
-fn caches_filled(readiness: Readiness, fleets: &Fleets, ctx: &Context) -> impl Future<Output = ()> + use<> {
+fn caches_filled(readiness: &Readiness, fleets: &Fleets, ctx: &Context) -> impl Future<Output = ()> + use<> {
     let (fleets, caches) = (Arc::clone(&fleets.synced), Arc::clone(&ctx.caches));
     let missing = move || {
         let fleets = (!fleets.load(Ordering::Acquire)).then_some(names::KIND);

@@ -11,7 +11,9 @@ use std::{
 };
 
 use futures::future::LocalBoxFuture;
-use kube::{Api, Client, Config, ResourceExt, api::PostParams, config::Kubeconfig, core::NamespaceResourceScope};
+use kube::{
+    Api, Client, Config, ResourceExt, api::PostParams, config::Kubeconfig, core::NamespaceResourceScope,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use mcp_fleet::api::{crd, v1alpha1::McpFleet};
 use mcp_fleet_cluster::{Builder, Cluster, Tier};
@@ -93,7 +95,8 @@ impl Suite {
 
 /// A client for a kubeconfig file.
 pub async fn client(kubeconfig: &std::path::Path) -> anyhow::Result<Client> {
-    let mut config = Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &<_>::default()).await?;
+    let mut config =
+        Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &<_>::default()).await?;
     config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
@@ -149,12 +152,19 @@ impl Namespace {
     }
 
     /// Waits until a condition of the fleet has this status and reason.
-    pub async fn condition(&self, fleet: &str, type_: &str, status: &str, reason: &str) -> Result<McpFleet, Failed> {
+    pub async fn condition(
+        &self,
+        fleet: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<McpFleet, Failed> {
         let what = format!("{fleet}: {type_}={status}/{reason}");
         wait::until(&what, wait::LIMIT, async || {
             let fleet: McpFleet = self.api().get(fleet).await.map_err(|e| e.to_string())?;
             let conditions = fleet.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-            let current = fleet.status.as_ref().and_then(|s| s.observed_generation) == fleet.metadata.generation;
+            let current =
+                fleet.status.as_ref().and_then(|s| s.observed_generation) == fleet.metadata.generation;
             match conditions.iter().find(|c| c.type_ == type_) {
                 Some(c) if c.status == status && c.reason == reason && current => Ok(fleet),
                 Some(c) => Err(format!("{}/{}: {}", c.status, c.reason, c.message)),
@@ -188,7 +198,8 @@ pub fn run_with(
     let mut args = Arguments::from_args();
     // Two cores: more at once only make timings worse.
     args.test_threads = args.test_threads.or(Some(4));
-    let wanted = !args.list && cases.iter().any(|(name, _)| args.filter.as_ref().is_none_or(|f| name.contains(f.as_str())));
+    let wanted = !args.list
+        && cases.iter().any(|(name, _)| args.filter.as_ref().is_none_or(|f| name.contains(f.as_str())));
     let suite = match (wanted, tier.available()) {
         (false, _) => Err("nothing to run".to_owned()),
         (true, Err(reason)) => Err(format!("{tier}: {reason}")),

@@ -31,7 +31,11 @@ pub fn install_rights(cluster: &Cluster) -> anyhow::Result<()> {
     let manifests = std::fs::read_to_string(root.join("deploy/operator.yaml"))?;
     let rights: Vec<&str> = manifests
         .split("\n---")
-        .filter(|m| ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"].iter().any(|kind| m.lines().any(|l| l == format!("kind: {kind}"))))
+        .filter(|m| {
+            ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]
+                .iter()
+                .any(|kind| m.lines().any(|l| l == format!("kind: {kind}")))
+        })
         .collect();
     if rights.len() < 5 {
         bail!("deploy/operator.yaml has {} objects of rights", rights.len());
@@ -142,7 +146,9 @@ impl Operator {
         loop {
             match self.get("/readyz") {
                 Ok(_) => return Ok(()),
-                Err(error) if start.elapsed() > limit => bail!("not ready after {limit:?}: {error}; log:\n{}", self.log()),
+                Err(error) if start.elapsed() > limit => {
+                    bail!("not ready after {limit:?}: {error}; log:\n{}", self.log())
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
         }
@@ -151,9 +157,8 @@ impl Operator {
     /// Value of a metric, summed over its labels; 0 if absent.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").unwrap_or_default();
-        let samples = text.lines().filter(|l| {
-            l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-        });
+        let samples =
+            text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         samples.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
@@ -170,7 +175,9 @@ impl Operator {
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        let kib = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kib.unwrap_or_default() * 1024
     }
 

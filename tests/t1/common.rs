@@ -69,7 +69,10 @@ pub fn api(client: &Client, namespace: &str, kind: ChildKind) -> Api<DynamicObje
 pub type Child = (ChildKind, String);
 
 /// All generated objects of a namespace by fleet, from one list for each kind.
-pub async fn children(client: &Client, namespace: &str) -> Result<BTreeMap<String, BTreeMap<Child, DynamicObject>>, Failed> {
+pub async fn children(
+    client: &Client,
+    namespace: &str,
+) -> Result<BTreeMap<String, BTreeMap<Child, DynamicObject>>, Failed> {
     let mut all: BTreeMap<String, BTreeMap<Child, DynamicObject>> = BTreeMap::new();
     let ours = ListParams::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
     for kind in ChildKind::ALL {
@@ -82,7 +85,12 @@ pub async fn children(client: &Client, namespace: &str) -> Result<BTreeMap<Strin
 }
 
 /// Waits until a fleet has this many children.
-pub async fn wait_children(ns: &Namespace, client: &Client, fleet: &str, n: usize) -> Result<BTreeMap<Child, DynamicObject>, Failed> {
+pub async fn wait_children(
+    ns: &Namespace,
+    client: &Client,
+    fleet: &str,
+    n: usize,
+) -> Result<BTreeMap<Child, DynamicObject>, Failed> {
     wait::until(&format!("{n} children of {fleet}"), CHILDREN, async || {
         let mut all = children(client, &ns.name).await.map_err(|e| format!("{e:?}"))?;
         let found = all.remove(fleet).unwrap_or_default();
@@ -96,7 +104,11 @@ pub async fn wait_observed(ns: &Namespace, fleet: &str) -> Result<(), Failed> {
     wait::until(&format!("the status of {fleet}"), CHILDREN, async || {
         let fleet = ns.get(fleet).await.map_err(|e| format!("{e:?}"))?;
         let seen = fleet.status.as_ref().and_then(|s| s.observed_generation);
-        if seen == fleet.metadata.generation { Ok(()) } else { Err(format!("{seen:?} of {:?}", fleet.metadata.generation)) }
+        if seen == fleet.metadata.generation {
+            Ok(())
+        } else {
+            Err(format!("{seen:?} of {:?}", fleet.metadata.generation))
+        }
     })
     .await
 }
@@ -155,10 +167,15 @@ fn rename(value: &mut Value, fleet: &str) {
 }
 
 /// All children of a fleet in comparable form, by name with the fleet's replaced.
-pub fn comparable_children(children: &BTreeMap<Child, DynamicObject>, fleet: &str) -> BTreeMap<String, Value> {
+pub fn comparable_children(
+    children: &BTreeMap<Child, DynamicObject>,
+    fleet: &str,
+) -> BTreeMap<String, Value> {
     children
         .iter()
-        .map(|((kind, name), object)| (format!("{kind} {}", name.replace(fleet, "FLEET")), comparable(object, fleet)))
+        .map(|((kind, name), object)| {
+            (format!("{kind} {}", name.replace(fleet, "FLEET")), comparable(object, fleet))
+        })
         .collect()
 }
 
@@ -167,18 +184,27 @@ pub fn difference(a: &Value, b: &Value) -> Option<String> {
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => x.keys().chain(y.keys()).find_map(|key| {
             let null = Value::Null;
-            difference(x.get(key).unwrap_or(&null), y.get(key).unwrap_or(&null)).map(|rest| format!(".{key}{rest}"))
+            difference(x.get(key).unwrap_or(&null), y.get(key).unwrap_or(&null))
+                .map(|rest| format!(".{key}{rest}"))
         }),
-        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
-            x.iter().zip(y).enumerate().find_map(|(i, (x, y))| difference(x, y).map(|rest| format!("[{i}]{rest}")))
-        }
+        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => x
+            .iter()
+            .zip(y)
+            .enumerate()
+            .find_map(|(i, (x, y))| difference(x, y).map(|rest| format!("[{i}]{rest}"))),
         _ => (a != b).then(|| format!(": {a} is not {b}")),
     }
 }
 
 /// A JSON patch as somebody else.
-pub async fn json_patch(api: &Api<DynamicObject>, name: &str, ops: Value, dry_run: bool) -> Result<DynamicObject, kube::Error> {
+pub async fn json_patch(
+    api: &Api<DynamicObject>,
+    name: &str,
+    ops: Value,
+    dry_run: bool,
+) -> Result<DynamicObject, kube::Error> {
     let ops = serde_json::from_value(ops).expect("a JSON patch");
-    let params = PatchParams { dry_run, field_manager: Some("somebody-else".into()), ..PatchParams::default() };
+    let params =
+        PatchParams { dry_run, field_manager: Some("somebody-else".into()), ..PatchParams::default() };
     api.patch(name, &params, &Patch::<()>::Json(ops)).await
 }

@@ -1,10 +1,23 @@
 //! What the API server alone decides: admission, server-side apply, conflicts, rights, leases.
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::disallowed_types, missing_docs, reason = "a test program")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_types,
+    missing_docs,
+    reason = "a test program"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admission;
+mod admission_table;
+mod common;
 mod drift;
+mod samples;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -15,6 +28,13 @@ fn main() -> ExitCode {
         Tier::T1,
         |builder| builder.name("t1"),
         vec![
+            case!(admission::each_rule_refuses_with_its_message),
+            case!(admission::good_specifications_are_accepted),
+            case!(admission::the_schema_refuses_what_is_out_of_bounds),
+            case!(admission::defaults_are_filled_in),
+            case!(admission::explain_reads_like_documentation),
+            case!(admission::columns_show_the_state),
+            case!(admission::kubectl_scale_works),
             case!(drift::a_deleted_child_returns),
         ],
     )

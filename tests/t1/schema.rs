@@ -110,7 +110,9 @@ pub fn places(value: &Value, path: &[Step]) -> Vec<String> {
         places(inner, rest).into_iter().map(|place| format!("/{key}{place}")).collect()
     };
     match (step, value) {
-        (Step::Field(field), Value::Object(map)) => map.get(field).map(|inner| under(field, inner)).unwrap_or_default(),
+        (Step::Field(field), Value::Object(map)) => {
+            map.get(field).map(|inner| under(field, inner)).unwrap_or_default()
+        }
         (Step::Item, Value::Array(items)) => {
             items.iter().enumerate().flat_map(|(i, inner)| under(&i.to_string(), inner)).collect()
         }

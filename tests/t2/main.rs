@@ -1,5 +1,13 @@
 //! What the controllers decide: scaling, garbage collection, rollouts, on fake nodes (kwok).
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::disallowed_types, missing_docs, reason = "a test program")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_types,
+    missing_docs,
+    reason = "a test program"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

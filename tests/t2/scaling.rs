@@ -98,7 +98,15 @@ pub async fn kubectl_scale_works_without_autoscaling(suite: Arc<Suite>) -> TestR
     look::scale(&ns, "weather", 0).await?;
     ns.condition("weather", "Ready", "True", "ScaledToZero").await?;
     ns.condition("weather", "Available", "False", "ScaledToZero").await?;
-    suite.kubectl(&["-n", &ns.name, "scale", "mcpfleet", "weather", "--current-replicas=0", "--replicas=2"])?;
+    suite.kubectl(&[
+        "-n",
+        &ns.name,
+        "scale",
+        "mcpfleet",
+        "weather",
+        "--current-replicas=0",
+        "--replicas=2",
+    ])?;
     look::scale(&ns, "weather", 2).await?;
     Ok(())
 }
@@ -172,7 +180,11 @@ pub async fn an_autoscaler_on_the_deployment_is_left_alone(suite: Arc<Suite>) ->
             let live = ns.api::<Deployment>().get("weather").await.map_err(|e| e.to_string())?;
             let spec = live.spec.as_ref().and_then(|s| s.replicas);
             let ready = live.status.as_ref().and_then(|s| s.ready_replicas);
-            if (spec, ready) == (Some(n), Some(n)) { Ok(()) } else { Err(format!("{spec:?}, ready {ready:?}")) }
+            if (spec, ready) == (Some(n), Some(n)) {
+                Ok(())
+            } else {
+                Err(format!("{spec:?}, ready {ready:?}"))
+            }
         })
         .await
     };
@@ -260,10 +272,12 @@ pub async fn a_removed_line_is_seeded_again(suite: Arc<Suite>) -> TestResult {
     look::scale(&ns, "weather", 4).await?;
     let path = format!("/apis/mcpfleet.io/v1alpha1/namespaces/{}/mcpfleets/weather/scale", ns.name);
     let scale: serde_json::Value = serde_json::from_str(&suite.kubectl(&["get", "--raw", &path])?)?;
-    check(scale["spec"]["replicas"] == 4 && scale["status"]["selector"] == "mcpfleet.io/fleet=weather", || {
-        scale.to_string()
-    })?;
-    let others = history.with(|all| all.iter().any(|r| r.object.spec.as_ref().and_then(|s| s.replicas) != Some(4)));
+    check(
+        scale["spec"]["replicas"] == 4 && scale["status"]["selector"] == "mcpfleet.io/fleet=weather",
+        || scale.to_string(),
+    )?;
+    let others =
+        history.with(|all| all.iter().any(|r| r.object.spec.as_ref().and_then(|s| s.replicas) != Some(4)));
     check(!others, || "the Deployment left 4 replicas in between".into())
 }
 
@@ -280,9 +294,8 @@ pub async fn surge_pods_are_not_counted(suite: Arc<Suite>) -> TestResult {
     ns.respec("weather", &spec("registry.example/weather:2")).await?;
     ns.condition("weather", "Progressing", "True", "RolloutComplete").await?;
     ns.condition("weather", "Ready", "True", "Ready").await?;
-    let most = deployments.with(|all| {
-        all.iter().filter_map(|r| r.object.status.as_ref()?.replicas).max().unwrap_or_default()
-    });
+    let most = deployments
+        .with(|all| all.iter().filter_map(|r| r.object.status.as_ref()?.replicas).max().unwrap_or_default());
     check(most > 4, || format!("there was no surge: at most {most} pods"))?;
     let told = fleets.with(|all| {
         all.iter().filter_map(|r| Some(r.object.status.as_ref()?.replicas)).max().unwrap_or_default()

@@ -225,9 +225,10 @@ impl Load {
         let url = url(ns, fleet);
         let (kind, more): (&str, &[&str]) = match connections {
             Connections::PerCall => ("per-call", &["--rate", "20"]),
-            Connections::Pool => {
-                ("pool", &["--rate", "20", "--idle-seconds", "5", "--busy-seconds", "3", "--pause-seconds", "7"])
-            }
+            Connections::Pool => (
+                "pool",
+                &["--rate", "20", "--idle-seconds", "5", "--busy-seconds", "3", "--pause-seconds", "7"],
+            ),
         };
         let pod = format!("load-{kind}");
         // Calls that take a while, so that some run at any moment.

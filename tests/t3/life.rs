@@ -95,7 +95,15 @@ pub async fn the_leader_dies_and_the_other_replica_goes_on(suite: Arc<Suite>) ->
     lab::install(&suite)?;
     let ns = suite.namespace("leader").await?;
     let holder = || -> Result<String, Failed> {
-        let args = ["-n", lab::SYSTEM, "get", "lease", "mcp-fleet-operator", "-o", "jsonpath={.spec.holderIdentity}"];
+        let args = [
+            "-n",
+            lab::SYSTEM,
+            "get",
+            "lease",
+            "mcp-fleet-operator",
+            "-o",
+            "jsonpath={.spec.holderIdentity}",
+        ];
         suite.kubectl(&args)
     };
     let old = holder()?;

@@ -1,0 +1,245 @@
+//! One bad specification for each CEL rule of the schema, and good ones that come close.
+
+/// A specification that one rule refuses.
+pub struct Bad {
+    /// Where the rule stands, below `spec`; empty for the whole object.
+    pub at: &'static str,
+    /// Part of the rule's message.
+    pub says: &'static str,
+    /// The specification.
+    pub spec: &'static str,
+}
+
+const fn bad(at: &'static str, says: &'static str, spec: &'static str) -> Bad {
+    Bad { at, says, spec }
+}
+
+/// All rules but that of the name.
+pub const BAD: &[Bad] = &[
+    bad(
+        "autoscaling",
+        "minReplicas must not be greater than",
+        "{server: {image: a}, autoscaling: {minReplicas: 5, maxReplicas: 4}}",
+    ),
+    bad(
+        "autoscaling",
+        "minReplicas must not be greater than",
+        "{server: {image: a}, autoscaling: {maxReplicas: 1}}",
+    ),
+    bad(
+        "networkPolicy.allowFrom[]",
+        "a peer is either an ipBlock",
+        "{server: {image: a}, networkPolicy: {allowFrom: [{podSelector: {}, ipBlock: {cidr: 10.0.0.0/8}}]}}",
+    ),
+    bad(
+        "networkPolicy.allowFrom[]",
+        "a peer is either an ipBlock",
+        "{server: {image: a}, networkPolicy: {allowFrom: [{}]}}",
+    ),
+    bad(
+        "networkPolicy.allowFrom[].ipBlock",
+        "must be a network such as",
+        "{server: {image: a}, networkPolicy: {allowFrom: [{ipBlock: {cidr: 10.0.0.0}}]}}",
+    ),
+    bad(
+        "networkPolicy.allowFrom[].ipBlock",
+        "must be networks within ipBlock.cidr",
+        "{server: {image: a}, networkPolicy: {allowFrom: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]}}",
+    ),
+    bad(
+        "networkPolicy.egress.allow[].to[]",
+        "a peer is either an ipBlock",
+        "{server: {image: a}, networkPolicy: {egress: {allow: [{to: [{}]}]}}}",
+    ),
+    bad(
+        "networkPolicy.egress.allow[].to[].ipBlock",
+        "must be a network such as",
+        "{server: {image: a}, networkPolicy: {egress: {allow: [{to: [{ipBlock: {cidr: example.com}}]}]}}}",
+    ),
+    bad(
+        "networkPolicy.egress.allow[].to[].ipBlock",
+        "must be networks within ipBlock.cidr",
+        "{server: {image: a}, networkPolicy: {egress: {allow: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [nonsense]}}]}]}}}",
+    ),
+    bad("rollout", "must not both be 0", "{server: {image: a}, rollout: {maxSurge: 0}}"),
+    bad("rollout", "must not both be 0", "{server: {image: a}, rollout: {maxSurge: 0%, maxUnavailable: 0%}}"),
+    bad("server", "server.path must start with '/'", "{server: {image: a, path: mcp}}"),
+    bad(
+        "server",
+        "names that start with 'mcp-fleet'",
+        "{server: {image: a, volumes: [{name: mcp-fleet-tmp, emptyDir: {}}]}}",
+    ),
+    bad(
+        "server",
+        "must name a volume of server.volumes",
+        "{server: {image: a, volumeMounts: [{name: data, mountPath: /data}]}}",
+    ),
+    bad(
+        "server",
+        "must name a volume of server.volumes",
+        "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: y, mountPath: /data}]}}",
+    ),
+    bad(
+        "server",
+        "mountPath must be absolute",
+        "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: x, mountPath: /}]}}",
+    ),
+    bad(
+        "server",
+        "mountPath must be absolute",
+        "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: x, mountPath: data}]}}",
+    ),
+    bad(
+        "server",
+        "mountPath must be absolute",
+        "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: x, mountPath: /run/mcp-fleet}]}}",
+    ),
+    bad(
+        "server.env[]",
+        "either value or valueFrom",
+        "{server: {image: a, env: [{name: A, value: b, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}}",
+    ),
+    bad(
+        "server.env[].valueFrom",
+        "exactly one of configMapKeyRef",
+        "{server: {image: a, env: [{name: A, valueFrom: {}}]}}",
+    ),
+    bad(
+        "server.env[].valueFrom",
+        "exactly one of configMapKeyRef",
+        "{server: {image: a, env: [{name: A, valueFrom: {configMapKeyRef: {name: a, key: b}, secretKeyRef: {name: a, key: b}}}]}}",
+    ),
+    bad(
+        "server.envFrom[]",
+        "exactly one of configMapRef and secretRef",
+        "{server: {image: a, envFrom: [{prefix: A}]}}",
+    ),
+    bad(
+        "server.envFrom[]",
+        "exactly one of configMapRef and secretRef",
+        "{server: {image: a, envFrom: [{configMapRef: {name: a}, secretRef: {name: a}}]}}",
+    ),
+    bad(
+        "server.podAnnotations",
+        "annotations below mcpfleet.io/",
+        "{server: {image: a, podAnnotations: {mcpfleet.io/x: y}}}",
+    ),
+    bad(
+        "server.podLabels",
+        "labels below mcpfleet.io/",
+        "{server: {image: a, podLabels: {mcpfleet.io/fleet: other}}}",
+    ),
+    bad(
+        "server.podLabels",
+        "labels below mcpfleet.io/",
+        "{server: {image: a, podLabels: {app.kubernetes.io/name: other}}}",
+    ),
+    bad(
+        "server.probes.startup",
+        "type HTTP needs a path",
+        "{server: {image: a, probes: {startup: {type: HTTP}}}}",
+    ),
+    bad(
+        "server.probes.startup",
+        "path must start with '/'",
+        "{server: {image: a, probes: {startup: {type: HTTP, path: health}}}}",
+    ),
+    bad(
+        "server.probes.startup",
+        "no MCP server answers a plain GET",
+        "{server: {image: a, probes: {startup: {type: HTTP, path: /mcp}}}}",
+    ),
+    bad(
+        "server.probes.readiness",
+        "type HTTP needs a path",
+        "{server: {image: a, probes: {readiness: {path: /health}}}}",
+    ),
+    bad(
+        "server.probes.readiness",
+        "path must start with '/'",
+        "{server: {image: a, probes: {readiness: {type: HTTP, path: health}}}}",
+    ),
+    bad(
+        "server.probes.readiness",
+        "no MCP server answers a plain GET",
+        "{server: {image: a, probes: {readiness: {type: HTTP, path: /mcp}}}}",
+    ),
+    bad(
+        "server.probes.liveness",
+        "type HTTP needs a path",
+        "{server: {image: a, probes: {liveness: {type: HTTP}}}}",
+    ),
+    bad(
+        "server.probes.liveness",
+        "path must start with '/'",
+        "{server: {image: a, probes: {liveness: {type: HTTP, path: health}}}}",
+    ),
+    bad(
+        "server.probes.liveness",
+        "no MCP server answers a plain GET",
+        "{server: {image: a, probes: {liveness: {type: HTTP, path: /mcp}}}}",
+    ),
+    bad(
+        "server.resources",
+        "a request must not be greater than the limit",
+        "{server: {image: a, resources: {requests: {cpu: 2}, limits: {cpu: 1900m}}}}",
+    ),
+    bad("server.volumes[]", "exactly one of configMap, secret", "{server: {image: a, volumes: [{name: x}]}}"),
+    bad(
+        "server.volumes[]",
+        "exactly one of configMap, secret",
+        "{server: {image: a, volumes: [{name: x, emptyDir: {}, secret: {secretName: b}}]}}",
+    ),
+    bad("service", "service.nodePort needs", "{server: {image: a}, service: {nodePort: 30007}}"),
+    bad(
+        "service",
+        "service.externalTrafficPolicy needs",
+        "{server: {image: a}, service: {externalTrafficPolicy: Local}}",
+    ),
+    bad(
+        "service",
+        "service.loadBalancerClass and",
+        "{server: {image: a}, service: {type: NodePort, loadBalancerClass: example.com/lb}}",
+    ),
+    bad(
+        "service",
+        "service.loadBalancerClass and",
+        "{server: {image: a}, service: {loadBalancerSourceRanges: [10.0.0.0/8]}}",
+    ),
+    bad(
+        "service",
+        "annotations below mcpfleet.io/",
+        "{server: {image: a}, service: {annotations: {mcpfleet.io/applied-hash: x}}}",
+    ),
+];
+
+/// Names that no Service can have, or whose children would have too long ones.
+pub const BAD_NAMES: &[&str] = &[
+    "1weather",
+    "weather.one",
+    "a12345678901234567890123456789012345678901234567890",
+    "a12345678901234567890123456789012345678901234567890123456789012",
+    "a.b2345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901",
+];
+
+/// Names that are just good enough.
+pub const GOOD_NAMES: &[&str] = &["a", "weather-1", "a1234567890123456789012345678901234567890123456789"];
+
+/// Specifications that come close to a rule and are good.
+pub const GOOD: &[&str] = &[
+    "{server: {image: a}}",
+    "{server: {image: a}, replicas: 0}",
+    "{server: {image: a}, autoscaling: {}}",
+    "{server: {image: a}, autoscaling: {minReplicas: 4, maxReplicas: 4}}",
+    "{server: {image: a}, rollout: {maxSurge: 0, maxUnavailable: 1}}",
+    "{server: {image: a, path: /}}",
+    "{server: {image: a, env: [{name: A}]}}",
+    "{server: {image: a, env: [{name: A, value: ''}]}}",
+    "{server: {image: a, resources: {requests: {cpu: 1000m}, limits: {cpu: 1}}}}",
+    "{server: {image: a, resources: {requests: {cpu: 4}}}}",
+    "{server: {image: a, topologySpread: {topologyKeys: []}}}",
+    "{server: {image: a, probes: {readiness: {type: HTTP, path: /mcp/health}}}}",
+    "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: x, mountPath: /x}, {name: x, mountPath: /y}]}}",
+    "{server: {image: a}, networkPolicy: {allowFrom: [{podSelector: {}}, {namespaceSelector: {}}, {ipBlock: {cidr: 'fd00::/8', except: ['fd00:1::/32']}}], egress: {allow: []}}}",
+    "{server: {image: a}, service: {type: NodePort, externalTrafficPolicy: Local}}",
+];
