@@ -77,7 +77,7 @@ pub const BAD: &[Bad] = &[
     bad(
         "server",
         "must name a volume of server.volumes",
-        "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: y, mountPath: /data}]}}",
+        "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: other, mountPath: /data}]}}",
     ),
     bad(
         "server",
@@ -145,7 +145,7 @@ pub const BAD: &[Bad] = &[
         "{server: {image: a, probes: {startup: {type: HTTP, path: health}}}}",
     ),
     bad(
-        "server.probes.startup",
+        "server",
         "no MCP server answers a plain GET",
         "{server: {image: a, probes: {startup: {type: HTTP, path: /mcp}}}}",
     ),
@@ -160,7 +160,7 @@ pub const BAD: &[Bad] = &[
         "{server: {image: a, probes: {readiness: {type: HTTP, path: health}}}}",
     ),
     bad(
-        "server.probes.readiness",
+        "server",
         "no MCP server answers a plain GET",
         "{server: {image: a, probes: {readiness: {type: HTTP, path: /mcp}}}}",
     ),
@@ -175,9 +175,14 @@ pub const BAD: &[Bad] = &[
         "{server: {image: a, probes: {liveness: {type: HTTP, path: health}}}}",
     ),
     bad(
-        "server.probes.liveness",
+        "server",
         "no MCP server answers a plain GET",
         "{server: {image: a, probes: {liveness: {type: HTTP, path: /mcp}}}}",
+    ),
+    bad(
+        "server",
+        "no MCP server answers a plain GET",
+        "{server: {image: a, path: /v1, probes: {liveness: {type: HTTP, path: /v1}}}}",
     ),
     bad(
         "server.resources",
@@ -239,6 +244,7 @@ pub const GOOD: &[&str] = &[
     "{server: {image: a, resources: {requests: {cpu: 4}}}}",
     "{server: {image: a, topologySpread: {topologyKeys: []}}}",
     "{server: {image: a, probes: {readiness: {type: HTTP, path: /mcp/health}}}}",
+    "{server: {image: a, path: /v1, probes: {readiness: {type: HTTP, path: /mcp}}}}",
     "{server: {image: a, volumes: [{name: x, emptyDir: {}}], volumeMounts: [{name: x, mountPath: /x}, {name: x, mountPath: /y}]}}",
     "{server: {image: a}, networkPolicy: {allowFrom: [{podSelector: {}}, {namespaceSelector: {}}, {ipBlock: {cidr: 'fd00::/8', except: ['fd00:1::/32']}}], egress: {allow: []}}}",
     "{server: {image: a}, service: {type: NodePort, externalTrafficPolicy: Local}}",

@@ -12,8 +12,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at_rest;
+mod deletion;
 mod look;
 mod scaling;
+mod status;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,16 @@ fn main() -> ExitCode {
             case!(scaling::replicas_in_the_file_are_told),
             case!(scaling::a_removed_line_is_seeded_again),
             case!(scaling::surge_pods_are_not_counted),
+            case!(status::every_revision_tells_the_truth),
+            case!(status::a_used_up_quota_is_told_and_recovers),
+            case!(status::a_missing_service_account_is_told_and_recovers),
+            case!(status::an_unschedulable_pod_is_told_and_recovers),
+            case!(status::a_rollout_that_cannot_finish_keeps_the_old_pods),
+            case!(at_rest::nothing_is_written),
+            case!(deletion::nothing_is_left),
+            case!(deletion::a_namespace_with_fleets_ends),
+            case!(deletion::the_name_can_be_used_again_at_once),
+            case!(deletion::what_is_no_longer_asked_for_goes),
         ],
     )
 }

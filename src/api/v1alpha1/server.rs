@@ -46,7 +46,7 @@ impl ImagePullPolicy {
 #[x_kube(
     cel,
     validation = Rule::new("self.path.startsWith('/')").message("server.path must start with '/', for example /mcp"),
-    validation = Rule::new("[self.probes.startup, self.probes.readiness, self.probes.liveness].all(p, !has(p.path) || p.path != self.path)").message("server.probes: no MCP server answers a plain GET of its MCP path with 200; name a health path, or use type TCP"),
+    validation = Rule::new("(!has(self.probes.startup.path) || self.probes.startup.path != self.path) && (!has(self.probes.readiness.path) || self.probes.readiness.path != self.path) && (!has(self.probes.liveness.path) || self.probes.liveness.path != self.path)").message("server.probes: no MCP server answers a plain GET of its MCP path with 200; name a health path, or use type TCP"),
     validation = Rule::new("!has(self.volumes) || self.volumes.all(v, !v.name.startsWith('mcp-fleet'))").message("server.volumes: names that start with 'mcp-fleet' are the operator's own; choose another name"),
     validation = Rule::new("!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))").message("server.volumeMounts: each entry must name a volume of server.volumes"),
     validation = Rule::new("!has(self.volumeMounts) || self.volumeMounts.all(m, m.mountPath.startsWith('/') && m.mountPath != '/' && m.mountPath != '/run/mcp-fleet')").message("server.volumeMounts: mountPath must be absolute, and neither '/' nor '/run/mcp-fleet', which is the operator's own")
