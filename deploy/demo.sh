@@ -30,6 +30,7 @@ if [ -n "$own" ]; then
   export KUBECONFIG=${MCP_FLEET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mcp-fleet}/clusters/demo/kubeconfig
   if kubectl get --raw /readyz >/dev/null 2>&1; then
     echo "the cluster of the last demo still runs; its images are replaced"
+    again=1
     cluster load --name demo target/images/mcp-fleet.tar target/images/mcp-fleet-sample.tar
   else
     cluster down --name demo >/dev/null 2>&1 || true
@@ -54,6 +55,10 @@ tag=${IMAGE##*:}
 show helm upgrade --install mcp-fleet charts/mcp-fleet --namespace mcp-fleet-system --create-namespace \
   --set image.repository="${IMAGE%:*}" --set image.tag="$tag" --set image.pullPolicy=$pull \
   --wait --timeout 3m >/dev/null
+if [ -n "${again:-}" ]; then # the same tag, maybe another image behind it
+  kubectl -n mcp-fleet-system rollout restart deployment >/dev/null
+  kubectl -n mcp-fleet-system rollout status deployment --timeout=2m >/dev/null
+fi
 kubectl -n mcp-fleet-system get pods
 
 say "4. kubectl apply -f deploy/demo/fleet.yaml"
@@ -68,26 +73,32 @@ say "5. A real MCP client in a pod calls $url"
 mcp() {
   local name=$1 args
   shift
-  args=$(printf '"%s", ' "$@"); args="[${args%, }]"
+  args=$(printf "'%s', " "$@"); args="[${args%, }]"
   kubectl -n demo delete pod "$name" --ignore-not-found --wait >/dev/null
-  sed -e "s|CLIENT|$name|" -e "s|ARGS|${args//\"/\\\"}|" -e 's|\\"|"|g' -e "s|localhost/mcp-fleet-sample:dev|$SAMPLE_IMAGE|" \
+  sed -e "s|CLIENT|$name|" -e "s|ARGS|$args|" -e "s|localhost/mcp-fleet-sample:dev|$SAMPLE_IMAGE|" \
     deploy/demo/client.yaml | kubectl apply -f - >/dev/null
   printf '%s$ mcp-call %s%s\n' "$dim" "$*" "$plain"
   kubectl -n demo wait --for=jsonpath='{.status.phase}'=Succeeded "pod/$name" --timeout=120s >/dev/null ||
     { kubectl -n demo describe pod "$name" | tail -20; kubectl -n demo logs "$name" || true; return 1; }
   kubectl -n demo logs "$name"
 }
-mcp client-list --url "$url" list | head -n 16
+mcp client-list --url "$url" list | sed -n 1,10p
 mcp client-call --url "$url" call whoami
-mcp client-load --url "$url" load --tool whoami --count 200 --concurrency 4 --connections per-call
 
-say "6. Scale it by hand past the autoscaler's minimum, and change its server: nothing breaks"
+say "6. Other replicas and another pod template, while a client calls: no call is lost"
+mcp client-load --url "$url" load --tool sleep --arguments '{"milliseconds": 100}' --duration 25s --connections per-call \
+  --progress-seconds 60 >/tmp/demo-load.$$ 2>&1 &
+load=$!
+trap 'rm -f /tmp/demo-load.$$' EXIT
+until [ "$(kubectl -n demo get pod client-load -o jsonpath='{.status.phase}' 2>/dev/null)" = Running ]; do sleep 0.5; done
 show kubectl -n demo patch mcpfleet weather --type=merge -p '{"spec":{"autoscaling":{"minReplicas":3}}}'
-for _ in $(seq 60); do
-  [ "$(kubectl -n demo get mcpfleet weather -o jsonpath='{.status.readyReplicas}')" = 3 ] && break
-  sleep 1
-done
+sleep 3
+show kubectl -n demo annotate mcpfleet weather --overwrite mcpfleet.io/restartedAt="$(date -u +%FT%TZ)"
+sleep 2
+show kubectl -n demo wait --for=condition=Ready mcpfleet/weather --timeout=180s
 show kubectl -n demo get mcpfleet
+wait $load || { cat /tmp/demo-load.$$; exit 1; }
+cat /tmp/demo-load.$$
 show kubectl -n demo get deployment,service,hpa,pdb,networkpolicy,pods -l mcpfleet.io/fleet=weather
 show kubectl -n demo get events --field-selector involvedObject.kind=McpFleet
 

@@ -17,6 +17,7 @@ use super::{
     events::Note,
     observe::{Caches, LiveChild, object_key},
     plan::{Because, Blocked, Effect, applied_hash, in_the_way},
+    realign::moved_ports,
     validate::ValidatedFleet,
 };
 use crate::{
@@ -160,10 +161,40 @@ impl Applier<'_> {
         because: &Because,
     ) -> Result<Outcome, ApplyError> {
         let before = self.caches.children(desired.kind).get(&fleet.key(), &desired.name);
-        match self.patch(fleet, desired, ("uid", uid)).await {
+        let mut written = self.patch(fleet, desired, ("uid", uid)).await;
+        if matches!(&written, Err(ApplyError::Api { source, .. }) if is_invalid(source))
+            && self.realign(fleet, desired, uid).await?
+        {
+            written = self.patch(fleet, desired, ("uid", uid)).await;
+        }
+        match written {
             Ok(()) => Ok(Outcome::Done(Note::of_apply(desired, because, before.as_ref()))),
             Err(error) => refused(desired, error),
         }
+    }
+
+    /// Moves back what an apply cannot; whether there was anything to move.
+    async fn realign(
+        &self,
+        fleet: &ValidatedFleet,
+        desired: &Desired,
+        uid: &str,
+    ) -> Result<bool, ApplyError> {
+        let Desired { kind, name, object } = desired;
+        let (kind, api) = (kind.as_str(), self.api(fleet, *kind));
+        let Some(live) = self.fenced("read", kind, name, api.get_opt(name)).await? else { return Ok(false) };
+        let live = serde_json::to_value(live).unwrap_or_default();
+        let moves = moved_ports(object, &live);
+        if moves.is_empty() {
+            return Ok(false);
+        }
+        let mut operations = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
+        operations.extend(moves);
+        let Ok(operations) = serde_json::from_value(Value::Array(operations)) else { return Ok(false) };
+        let params = PatchParams { field_manager: Some(names::MANAGER.into()), ..PatchParams::default() };
+        let patch = Patch::<()>::Json(operations);
+        self.fenced("realign the ports of", kind, name, api.patch(name, &params, &patch)).await?;
+        Ok(true)
     }
 
     async fn patch(
@@ -257,6 +288,10 @@ fn refused(desired: &Desired, error: ApplyError) -> Result<Outcome, ApplyError> 
 
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+fn is_invalid(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 422)
 }
 
 fn is_not_found(error: &kube::Error) -> bool {

@@ -1,7 +1,5 @@
-//! Events on the fleet: what a user would ask about. Which ones is pure; publishing never fails a pass.
+//! What of a pass is worth an event on the fleet: what a user would ask about. Pure; `recorder` publishes.
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder};
 use serde_json::Value;
 
 use super::{
@@ -9,12 +7,9 @@ use super::{
     desired::Desired,
     observe::LiveChild,
     plan::Because,
-    status::{condition, truncate},
+    status::condition,
 };
 use crate::api::{conditions::types, v1alpha1::McpFleetStatus};
-
-/// Longest note that the API server takes, in bytes.
-const MAX_NOTE: usize = 1024;
 
 /// Something worth an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,25 +116,8 @@ fn worth_saying(type_: &str, status: &str, reason: &str) -> Option<&'static str>
     match (type_, status) {
         (_, _) if QUIET.contains(&reason) => None,
         (types::READY, "True") => Some("Ready"),
-        (types::PROGRESSING, "True") if reason == r::ROLLOUT_COMPLETE => Some(r::ROLLOUT_COMPLETE),
         (_, "False") => LOUD.into_iter().find(|known| *known == reason),
         _ => None,
-    }
-}
-
-/// Publishes notes; a failure is logged, for an event is never worth a reconcile.
-pub async fn publish(recorder: &Recorder, fleet: &ObjectReference, notes: Vec<Note>) {
-    for note in notes {
-        let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
-            reason: note.reason.into(),
-            note: Some(truncate(&note.text, MAX_NOTE)),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = recorder.publish(&event, fleet).await {
-            tracing::warn!(error = %crate::runtime::chain::Chain(&error), reason = note.reason, "failed to publish an event");
-        }
     }
 }
 

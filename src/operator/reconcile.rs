@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::{controller::Action, events::Recorder},
+    runtime::controller::Action,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use super::{
     metrics::{self, Metrics},
     observe::{Caches, observe},
     plan::{Blocked, Effect, plan},
+    recorder::Recorder,
     state::{States, WatchedFleet, replicas_holder},
     status::{self, Change},
     validate::{Invalid, Scaling, ValidatedFleet, validate},
@@ -53,7 +54,7 @@ pub struct Context {
     pub caches: Arc<Caches>,
     /// Counters.
     pub metrics: Metrics,
-    /// Publishes events; one for the process, else nothing aggregates.
+    /// Publishes events.
     pub recorder: Recorder,
     /// What our own configuration contributes to pods.
     pub rendering: Rendering,
@@ -210,7 +211,7 @@ impl Context {
         }
         // What came after the status may have changed it.
         self.report(raw, &fleet, key, &mut report).await?;
-        events::publish(&self.recorder, &raw.object_ref(&()), notes).await;
+        self.recorder.publish(&raw.object_ref(&()), notes).await;
         Ok(Action::requeue(self.next(&report)))
     }
 
@@ -283,7 +284,7 @@ impl Context {
         self.states.wrote(key, &written, Some(Instant::now()));
         let notes = events::transitions(&report.known, &new);
         report.known = new;
-        events::publish(&self.recorder, &written.object_ref(&()), notes).await;
+        self.recorder.publish(&written.object_ref(&()), notes).await;
         Ok(())
     }
 

@@ -4,16 +4,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use kube::{
-    Api, Client, Config,
-    runtime::events::{Recorder, Reporter},
-};
+use kube::{Api, Client, Config};
 use prometheus_client::{metrics::info::Info, registry::Registry};
 use tokio::sync::mpsc;
 
 use super::{
     backoff::Backoff, controller::Fleets, desired::Rendering, metrics::Metrics, observe::Caches,
-    reconcile::Context, state::States, supervise::Everything, watches::Watches,
+    reconcile::Context, recorder::Recorder, state::States, supervise::Everything, watches::Watches,
 };
 use crate::runtime::{
     admin::{Admin, Readiness},
@@ -157,9 +154,8 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         touched,
         metrics: parts.metrics.clone(),
     };
-    let reporter = Reporter { controller: "mcp-fleet".into(), instance: Some(pod_name) };
     let ctx = Arc::new(Context {
-        recorder: Recorder::new(parts.client.clone(), reporter),
+        recorder: Recorder::new(parts.client.clone(), &pod_name),
         client: parts.client,
         leadership: parts.leadership,
         caches,

@@ -8,6 +8,7 @@ pub mod wait;
 use std::{
     process::ExitCode,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use futures::future::LocalBoxFuture;
@@ -104,8 +105,11 @@ pub async fn client(kubeconfig: &std::path::Path) -> anyhow::Result<Client> {
 /// Applies the CRD and waits until it serves.
 pub fn install_crd(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&crd::mcpfleet_crd_yaml())?;
-    let wait = ["wait", "--for=condition=Established", "crd/mcpfleets.mcpfleet.io", "--timeout=30s"];
-    cluster.kubectl_ok(wait)?;
+    // Not `kubectl wait`: it fails on an object that has no conditions yet.
+    cluster.wait_until("the CRD to be served", Duration::from_secs(30), || {
+        let get = ["get", "--raw", "/apis/mcpfleet.io/v1alpha1/mcpfleets?limit=1"];
+        cluster.kubectl_ok(get).map(drop).map_err(|e| e.to_string())
+    })?;
     Ok(())
 }
 
@@ -117,6 +121,11 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// One that is there already.
+    pub fn existing(name: &str, client: Client) -> Self {
+        Self { name: name.to_owned(), client }
+    }
+
     /// Objects of a kind in it.
     pub fn api<K>(&self) -> Api<K>
     where

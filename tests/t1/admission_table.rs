@@ -122,7 +122,7 @@ pub const BAD: &[Bad] = &[
     bad(
         "server.podAnnotations",
         "annotations below mcpfleet.io/",
-        "{server: {image: a, podAnnotations: {mcpfleet.io/x: y}}}",
+        "{server: {image: a, podAnnotations: {mcpfleet.io/x: value}}}",
     ),
     bad(
         "server.podLabels",

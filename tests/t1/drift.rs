@@ -1,23 +1,322 @@
-//! R13, R14: what somebody else does to our objects, and what we do to somebody else's.
+//! R13: what somebody else does to our objects. Every field that we own comes back, every other one stays.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
-use kube::{Api, ResourceExt, api::DeleteParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+};
+use libtest_mimic::Failed;
+use mcp_fleet::{api::names, operator::children::ChildKind};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
-use crate::support::{Suite, TestResult, wait};
+use crate::{
+    common::{self, CHILDREN, json_patch},
+    samples::FULL,
+    support::{Namespace, Suite, TestResult, wait},
+};
+
+/// What reliability.md promises (R13).
+const REPAIR: Duration = Duration::from_secs(5);
+
+/// Owned fields that nobody can change on the API server, or that decide whether the object is ours at all.
+/// Each with its reason; a field that can be changed after all, or is missing here, fails the test.
+const FIXED: &[(&str, &str)] = &[
+    ("Deployment /spec/selector", "immutable"),
+    ("Service /spec/clusterIP", "immutable, other than by a change of the type"),
+    ("/metadata/ownerReferences/{uid}", "whose owner is another, or none, is not ours and never touched (R14)"),
+    ("/metadata/ownerReferences/{uid}/controller", "the same"),
+    ("/metadata/ownerReferences/{uid}/uid", "the same"),
+];
+
+/// How the fields of the other children, which the operator owns too, may not be changed.
+fn fixed(kind: ChildKind, field: &str) -> bool {
+    FIXED.iter().any(|(fixed, _)| match fixed.split_once(' ') {
+        Some((of, path)) => of == kind.as_str() && field.starts_with(path),
+        None => *fixed == field,
+    })
+}
+
+/// An owned field: its name with keys in braces, and where it lies in the live object.
+#[derive(Clone, Debug)]
+struct Owned {
+    field: String,
+    place: String,
+}
+
+/// The fields that our manager owns, leaves only.
+fn owned(object: &DynamicObject) -> Vec<Owned> {
+    let live = serde_json::to_value(object).expect("JSON");
+    let mut all = Vec::new();
+    for entry in object.managed_fields() {
+        if entry.manager.as_deref() == Some(names::MANAGER) {
+            let fields = entry.fields_v1.as_ref().map(|f| f.0.clone()).unwrap_or_default();
+            collect(&fields, &live, "", "", &mut all);
+        }
+    }
+    all
+}
+
+fn collect(fields: &Value, live: &Value, field: &str, place: &str, all: &mut Vec<Owned>) {
+    let Value::Object(map) = fields else { return };
+    let inner: Vec<_> = map.iter().filter(|(key, _)| *key != ".").collect();
+    // `.` beside other keys is the item itself: to own it means that it must be there.
+    if (inner.is_empty() || map.contains_key(".")) && !place.is_empty() {
+        all.push(Owned { field: field.to_owned(), place: place.to_owned() });
+    }
+    for (key, rest) in inner {
+        if let Some(name) = key.strip_prefix("f:") {
+            let step = name.replace('~', "~0").replace('/', "~1");
+            let Some(next) = live.get(name) else { continue };
+            collect(rest, next, &format!("{field}/{name}"), &format!("{place}/{step}"), all);
+        } else if let Some(wanted) = key.strip_prefix("k:") {
+            let wanted: Value = serde_json::from_str(wanted).expect("a key is JSON");
+            let wanted = wanted.as_object().expect("an object");
+            let items = live.as_array().map(Vec::as_slice).unwrap_or_default();
+            let found = items.iter().position(|item| wanted.iter().all(|(k, v)| item.get(k) == Some(v)));
+            let Some(index) = found else { continue };
+            let label = wanted.keys().cloned().collect::<Vec<_>>().join(",");
+            collect(rest, &items[index], &format!("{field}/{{{label}}}"), &format!("{place}/{index}"), all);
+        } else if let Some(wanted) = key.strip_prefix("v:") {
+            let wanted: Value = serde_json::from_str(wanted).expect("a value is JSON");
+            let found = live.as_array().and_then(|items| items.iter().position(|item| *item == wanted));
+            let Some(index) = found else { continue };
+            all.push(Owned { field: format!("{field}/{wanted}"), place: format!("{place}/{index}") });
+        }
+    }
+}
+
+/// What may be done to a field: taken away, or changed into something else that could be valid.
+fn mutations(place: &str, value: &Value) -> Vec<Value> {
+    let mut all = vec![json!([{"op": "remove", "path": place}])];
+    let others = match value {
+        Value::Bool(is) => vec![json!(!is)],
+        Value::Number(n) => vec![json!(n.as_i64().unwrap_or_default() + 1), json!(n.as_i64().unwrap_or_default() - 1)],
+        Value::String(text) => {
+            let words = [
+                "mutated", "/mutated", "20m", "30Mi", "7%", "10.9.0.0/16", "Percent", "Pods", "Max", "Disabled", "UDP", "SCTP",
+                "ClientIP", "None", "Cluster", "Local", "NodePort", "IfNotPresent", "Never", "Exists", "NoSchedule", "Recreate",
+                "Always", "HTTPS", "ScheduleAnyway", "Memory", "metadata.namespace", "limits.cpu", "v1", "Deployment",
+            ];
+            words.iter().filter(|word| *word != text).map(|word| json!(word)).collect()
+        }
+        Value::Array(items) => vec![json!(items.iter().chain(items).cloned().collect::<Vec<_>>())],
+        _ => Vec::new(),
+    };
+    all.extend(others.into_iter().map(|other| json!([{"op": "replace", "path": place, "value": other}])));
+    all
+}
+
+/// What became of a field.
+enum Fate {
+    /// It was changed, and came back.
+    Repaired(Duration),
+    /// Nothing could be done to it.
+    Fixed,
+    /// It stayed changed.
+    Stuck(String),
+}
+
+/// Changes a field in the first way that the API server lets through, and waits until it is back.
+async fn disturb(api: &Api<DynamicObject>, kind: ChildKind, name: &str, owned: &Owned) -> Result<Fate, Failed> {
+    if owned.field.contains("/ownerReferences/") && fixed(kind, &owned.field) {
+        return Ok(Fate::Fixed);
+    }
+    let before = serde_json::to_value(api.get(name).await?)?;
+    let right = before.pointer(&owned.place).cloned().unwrap_or_default();
+    for ops in mutations(&owned.place, &right) {
+        let Ok(tried) = json_patch(api, name, ops.clone(), true).await else { continue };
+        if spec_of(&serde_json::to_value(tried)?) == spec_of(&before) {
+            continue;
+        }
+        let start = Instant::now();
+        json_patch(api, name, ops.clone(), false).await?;
+        loop {
+            let live = api.get_opt(name).await?.map(serde_json::to_value).transpose()?.unwrap_or(before.clone());
+            if has(&live, &before) {
+                return Ok(Fate::Repaired(start.elapsed()));
+            }
+            if start.elapsed() > REPAIR {
+                let rest = common::difference(&spec_of(&before), &spec_of(&live)).unwrap_or_default();
+                start_afresh(api, name).await?;
+                return Ok(Fate::Stuck(format!("{kind} {name} {}: {ops}; still{rest}", owned.field)));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(Fate::Fixed)
+}
+
+/// So that one field that stays changed does not spoil the others' turn.
+async fn start_afresh(api: &Api<DynamicObject>, name: &str) -> TestResult {
+    let first = api.get(name).await?.uid();
+    api.delete(name, &DeleteParams::default()).await?;
+    wait::until(&format!("{name} again"), CHILDREN, async || match api.get(name).await {
+        Ok(again) if again.uid() != first => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+}
+
+/// What a repair must restore: everything but bookkeeping of the API server and the status.
+fn spec_of(object: &Value) -> Value {
+    let mut object = object.clone();
+    for field in ["managedFields", "resourceVersion", "generation"] {
+        object["metadata"].as_object_mut().expect("metadata").remove(field);
+    }
+    object.as_object_mut().expect("an object").remove("status");
+    object
+}
+
+/// Whether an object is what it was. Another type of Service hands out ports that then stay.
+fn has(live: &Value, before: &Value) -> bool {
+    let plain = |object: &Value| {
+        let mut object = spec_of(object);
+        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("healthCheckNodePort");
+            for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+                port.as_object_mut().expect("a port").remove("nodePort");
+            }
+        }
+        object
+    };
+    plain(live) == plain(before)
+}
+
+async fn disturb_all(
+    suite: &Suite,
+    ns: &Namespace,
+    (kind, name): common::Child,
+    object: DynamicObject,
+) -> Result<Vec<(String, Fate)>, Failed> {
+    let api = common::api(&suite.client, &ns.name, kind);
+    let mut all = Vec::new();
+    for owned in owned(&object) {
+        let fate = disturb(&api, kind, &name, &owned).await?;
+        let expected = fixed(kind, &owned.field);
+        let fate = match fate {
+            Fate::Fixed if !expected => Fate::Stuck(format!("{kind} {name} {}: no way to change it was found", owned.field)),
+            Fate::Repaired(_) if expected => Fate::Stuck(format!("{kind} {name} {}: can be changed after all", owned.field)),
+            fate => fate,
+        };
+        all.push((format!("{kind} {}", owned.field), fate));
+    }
+    Ok(all)
+}
+
+pub async fn every_owned_field_comes_back(suite: Arc<Suite>) -> TestResult {
+    suite.operator();
+    let ns = suite.namespace("drift").await?;
+    let mut spec: Value = serde_saphyr::from_str(FULL)?;
+    // With the helper and the generated account, there is more to own.
+    spec["rollout"]["drain"] = json!("Await");
+    spec["server"].as_object_mut().expect("server").remove("serviceAccountName");
+    ns.fleet("weather", &spec.to_string()).await?;
+    let children = common::wait_children(&ns, &suite.client, "weather", 7).await?;
+    common::wait_observed(&ns, "weather").await?;
+    let all = children.into_iter().map(|(child, object)| disturb_all(&suite, &ns, child, object));
+    let fates: Vec<(String, Fate)> = try_join_all(all).await?.into_iter().flatten().collect();
+    let stuck: Vec<&String> = fates.iter().filter_map(|(_, f)| if let Fate::Stuck(how) = f { Some(how) } else { None }).collect();
+    let fixed: BTreeSet<&String> = fates.iter().filter_map(|(field, f)| matches!(f, Fate::Fixed).then_some(field)).collect();
+    let mut times: Vec<Duration> =
+        fates.iter().filter_map(|(_, f)| if let Fate::Repaired(after) = f { Some(*after) } else { None }).collect();
+    times.sort();
+    let (n, median, longest) = (times.len(), times.get(times.len() / 2), times.last());
+    eprintln!("drift: {n} owned fields repaired, median {median:?}, longest {longest:?}; not to be changed: {fixed:?}");
+    assert!(stuck.is_empty(), "{} fields did not come back within {REPAIR:?}: {stuck:#?}", stuck.len());
+    assert!(n > 150, "only {n} owned fields");
+    Ok(())
+}
+
+pub async fn what_we_do_not_own_stays(suite: Arc<Suite>) -> TestResult {
+    suite.operator();
+    let ns = suite.namespace("unowned").await?;
+    ns.fleet("weather", "{replicas: 2, server: {image: a}}").await?;
+    let children = common::wait_children(&ns, &suite.client, "weather", 6).await?;
+    common::wait_observed(&ns, "weather").await?;
+    for (kind, name) in children.keys() {
+        let api = common::api(&suite.client, &ns.name, *kind);
+        let patch = json!({"metadata": {"annotations": {"example.com/note": "mine"}, "labels": {"example.com/team": "mine"}}});
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    }
+    let deployments = common::api(&suite.client, &ns.name, ChildKind::Deployment);
+    let injected = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": {"spec": {
+        "containers": [{"name": "mesh", "image": "mesh"}, {"name": "server", "env": [{"name": "INJECTED", "value": "yes"}]}],
+        "volumes": [{"name": "injected", "emptyDir": {}}],
+    }}}});
+    deployments.patch("weather", &PatchParams::apply("mesh").force(), &Patch::Apply(&injected)).await?;
+    // A repair of something beside it must not take it along either.
+    let api = common::api(&suite.client, &ns.name, ChildKind::Deployment);
+    json_patch(&api, "weather", json!([{"op": "replace", "path": "/spec/template/spec/enableServiceLinks", "value": true}]), false).await?;
+    wait::until("the repair", REPAIR, async || {
+        let live = api.get("weather").await.map_err(|e| e.to_string())?;
+        if live.data["spec"]["template"]["spec"]["enableServiceLinks"] == false { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await?;
+    wait::holds("what others added", Duration::from_secs(2), async || {
+        for (kind, name) in children.keys() {
+            let live = common::api(&suite.client, &ns.name, *kind).get(name).await.map_err(|e| e.to_string())?;
+            if live.annotations().get("example.com/note").is_none() || live.labels().get("example.com/team").is_none() {
+                return Err(format!("{kind} {name} lost its annotation or label"));
+            }
+        }
+        let pod = deployments.get("weather").await.map_err(|e| e.to_string())?.data["spec"]["template"]["spec"].clone();
+        let text = pod.to_string();
+        for part in ["\"mesh\"", "INJECTED", "\"injected\""] {
+            if !text.contains(part) {
+                return Err(format!("{part} is gone: {text}"));
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// As the HPA does it: through `/scale` of the fleet. Neither an edit of something else nor a repair resets it.
+pub async fn a_scale_set_by_an_autoscaler_stays(suite: Arc<Suite>) -> TestResult {
+    suite.operator();
+    let ns = suite.namespace("scaled").await?;
+    ns.fleet("weather", "{server: {image: a}, autoscaling: {}}").await?;
+    common::wait_children(&ns, &suite.client, "weather", 7).await?;
+    common::wait_observed(&ns, "weather").await?;
+    let fleets: Api<mcp_fleet::api::v1alpha1::McpFleet> = ns.api();
+    fleets.patch_scale("weather", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 6}}))).await?;
+    let deployments = common::api(&suite.client, &ns.name, ChildKind::Deployment);
+    let replicas = async || Ok::<_, String>(deployments.get("weather").await.map_err(|e| e.to_string())?.data["spec"]["replicas"].clone());
+    let six = async || match replicas().await? {
+        n if n == 6 => Ok(()),
+        n => Err(n.to_string()),
+    };
+    wait::until("6 replicas", CHILDREN, six).await?;
+    fleets.patch("weather", &PatchParams::default(), &Patch::Merge(json!({"spec": {"server": {"image": "b"}}}))).await?;
+    common::wait_observed(&ns, "weather").await?;
+    json_patch(&deployments, "weather", json!([{"op": "replace", "path": "/spec/replicas", "value": 1}]), false).await?;
+    wait::until("6 replicas again", REPAIR, six).await?;
+    wait::holds("6 replicas", Duration::from_secs(2), six).await
+}
 
 pub async fn a_deleted_child_returns(suite: Arc<Suite>) -> TestResult {
     suite.operator();
     let ns = suite.namespace("deleted").await?;
-    ns.fleet("weather", "{replicas: 2, server: {image: a}}").await?;
+    ns.fleet("weather", "{server: {image: a}, autoscaling: {}}").await?;
+    let children = common::wait_children(&ns, &suite.client, "weather", 7).await?;
+    for ((kind, name), first) in children {
+        let api = common::api(&suite.client, &ns.name, kind);
+        api.delete(&name, &DeleteParams::default()).await?;
+        wait::until(&format!("{kind} {name} again"), REPAIR, async || {
+            let again = api.get(&name).await.map_err(|e| e.to_string())?;
+            if again.uid() == first.uid() { Err("it is still the old one".into()) } else { Ok(()) }
+        })
+        .await?;
+    }
     let services: Api<Service> = ns.api();
-    let exists = async || services.get("weather").await.map_err(|e| e.to_string());
-    let first = wait::until("the Service", wait::LIMIT, exists).await?;
-    services.delete("weather", &DeleteParams::default()).await?;
-    wait::until("the Service again", wait::LIMIT, async || {
-        let again = services.get("weather").await.map_err(|e| e.to_string())?;
-        if again.uid() == first.uid() { Err("it is still the old one".into()) } else { Ok(()) }
-    })
-    .await
+    assert_eq!(services.get("weather").await?.spec.and_then(|s| s.selector).map(|s| s.len()), Some(1));
+    Ok(())
 }

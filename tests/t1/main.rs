@@ -36,6 +36,9 @@ fn main() -> ExitCode {
             case!(admission::columns_show_the_state),
             case!(admission::kubectl_scale_works),
             case!(drift::a_deleted_child_returns),
+            case!(drift::every_owned_field_comes_back),
+            case!(drift::what_we_do_not_own_stays),
+            case!(drift::a_scale_set_by_an_autoscaler_stays),
         ],
     )
 }

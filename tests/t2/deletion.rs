@@ -101,7 +101,10 @@ pub async fn the_name_can_be_used_again_at_once(suite: Arc<Suite>) -> TestResult
     ns.condition("weather", "Ready", "True", "Ready").await?;
     look::scale(&ns, "weather", 2).await?;
     let new = look::uids(&look::pods(&ns, "weather").await?);
-    check(new.iter().all(|uid| !old.contains(uid)), || format!("pods of the first fleet: {old:?}, {new:?}"))
+    check(new.iter().all(|uid| !old.contains(uid)), || format!("pods of the first fleet: {old:?}, {new:?}"))?;
+    // The first fleet's autoscaler, which is still there for a moment, is nobody else's.
+    let events = look::events(&ns, "weather").await?;
+    check(events.iter().all(|(reason, _)| reason != "ForeignAutoscaler"), || format!("{events:?}"))
 }
 
 pub async fn what_is_no_longer_asked_for_goes(suite: Arc<Suite>) -> TestResult {

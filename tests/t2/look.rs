@@ -1,6 +1,6 @@
 //! What several behaviours look at: histories of objects, writes of the operator, endpoints, events.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
 use k8s_openapi::api::{
@@ -100,16 +100,11 @@ pub fn writes(suite: &Suite, since: audit::Mark, namespace: &str) -> Result<audi
 
 /// Waits until the operator has not written in a namespace for `seconds`.
 pub async fn quiet(suite: &Suite, namespace: &str, seconds: u64) -> Result<(), Failed> {
-    let mut mark = suite.cluster.audit_log().mark()?;
-    let mut since = Instant::now();
     wait::until(&format!("{seconds} s without a write in {namespace}"), wait::LIMIT, async || {
+        let mark = suite.cluster.audit_log().mark().map_err(|e| e.to_string())?;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
         let new = writes(suite, mark, namespace).map_err(|e| e.message().unwrap_or_default().to_owned())?;
-        if !new.is_empty() {
-            mark = suite.cluster.audit_log().mark().map_err(|e| e.to_string())?;
-            since = Instant::now();
-            return Err(format!("{:?}", new.summary()));
-        }
-        if since.elapsed().as_secs() >= seconds { Ok(()) } else { Err("not long enough yet".into()) }
+        if new.is_empty() { Ok(()) } else { Err(format!("{:?}", new.summary())) }
     })
     .await
 }

@@ -13,10 +13,12 @@
 mod support;
 
 mod at_rest;
+mod chart;
 mod deletion;
 mod look;
 mod scaling;
 mod status;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
             case!(scaling::kubectl_autoscale_works_where_ours_is_off),
             case!(scaling::a_users_autoscaler_makes_ours_step_aside),
             case!(scaling::an_autoscaler_on_the_deployment_is_left_alone),
+            case!(scaling::an_autoscaler_on_the_deployment_is_told_without_autoscaling_too),
             case!(scaling::applying_the_same_file_again_changes_nothing),
             case!(scaling::replicas_in_the_file_are_told),
             case!(scaling::a_removed_line_is_seeded_again),
@@ -52,6 +55,12 @@ fn main() -> ExitCode {
             case!(status::an_unschedulable_pod_is_told_and_recovers),
             case!(status::a_rollout_that_cannot_finish_keeps_the_old_pods),
             case!(at_rest::nothing_is_written),
+            case!(upgrade::another_version_restarts_nobody),
+            case!(chart::the_offline_checks_hold),
+            case!(chart::the_api_server_takes_what_the_chart_renders),
+            case!(chart::the_api_server_takes_deploy_and_the_samples),
+            case!(chart::install_upgrade_uninstall),
+            case!(chart::namespaced_mode_needs_a_role_only),
             case!(deletion::nothing_is_left),
             case!(deletion::a_namespace_with_fleets_ends),
             case!(deletion::the_name_can_be_used_again_at_once),

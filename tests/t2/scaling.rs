@@ -202,6 +202,22 @@ pub async fn an_autoscaler_on_the_deployment_is_left_alone(suite: Arc<Suite>) ->
     check(seen.iter().all(|n| [2, 5].contains(n)), || format!("the Deployment went over {seen:?} replicas"))
 }
 
+pub async fn an_autoscaler_on_the_deployment_is_told_without_autoscaling_too(suite: Arc<Suite>) -> TestResult {
+    crate::operator(&suite);
+    let ns = suite.namespace("taken").await?;
+    ns.fleet("weather", &format!("{{replicas: 3, {SERVER}}}")).await?;
+    look::scale(&ns, "weather", 3).await?;
+    look::autoscaler(&ns, "theirs", DEPLOYMENT, (4, 6)).await?;
+    // spec.replicas means nothing any more, and a user who sets it must learn why.
+    let fleet = ns.condition("weather", "AbleToScale", "False", "ForeignAutoscaler").await?;
+    let (_, _, message) = look::condition(&fleet, "AbleToScale");
+    check(message.contains("theirs") && message.contains("Deployment"), || message)?;
+    hpas(&ns).delete("theirs", &DeleteParams::default()).await?;
+    ns.condition("weather", "AbleToScale", "True", "ScaleSubresource").await?;
+    look::scale(&ns, "weather", 3).await?;
+    Ok(())
+}
+
 /// `kubectl apply` of a fleet as a file; its output.
 fn apply(suite: &Suite, ns: &str, spec: &str, mode: &[&str]) -> Result<String, Failed> {
     let file = suite.cluster.scratch().join(format!("{ns}.yaml"));

@@ -36,6 +36,7 @@ pub async fn every_revision_tells_the_truth(suite: Arc<Suite>) -> TestResult {
     ns.fleet("weather", &format!("{{replicas: 3, {SERVER}}}")).await?;
     look::scale(&ns, "weather", 3).await?;
     ns.condition("weather", "Ready", "True", "Ready").await?;
+    fleets.with(came_up_once)?;
     ns.respec("weather", &format!("{{replicas: 5, {SERVER}}}")).await?;
     look::scale(&ns, "weather", 5).await?;
     ns.respec("weather", "{replicas: 5, server: {image: registry.example/weather:2}}").await?;
@@ -55,6 +56,14 @@ pub async fn every_revision_tells_the_truth(suite: Arc<Suite>) -> TestResult {
         let observed: Vec<i64> = all.iter().filter_map(|r| r.object.status.as_ref()?.observed_generation).collect();
         check(observed.is_sorted(), || format!("observedGeneration went back: {observed:?}"))
     })
+}
+
+/// A fleet that comes up becomes Ready once, and does not flap on the way.
+fn came_up_once(all: &[Revision<McpFleet>]) -> Result<(), Failed> {
+    let written = all.iter().filter(|r| r.object.status.is_some());
+    let mut steps: Vec<String> = written.map(|r| look::condition(&r.object, "Ready").0).collect();
+    steps.dedup();
+    check(steps == ["False", "True"], || format!("Ready went {steps:?}"))
 }
 
 async fn ready_goes_and_comes_with_the_endpoints(ns: &Namespace) -> Result<(), Failed> {

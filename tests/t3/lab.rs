@@ -44,7 +44,7 @@ fn helm_install(suite: &Suite) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let pods = suite.kubectl(&["-n", SYSTEM, "describe", "pods"]).unwrap_or_default();
+    let pods = suite.kubectl(&["-n", SYSTEM, "get", "events,pods"]).unwrap_or_default();
     Err(format!("helm install: {}\n{pods}", String::from_utf8_lossy(&output.stderr)))
 }
 

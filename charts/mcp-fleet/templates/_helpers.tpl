@@ -111,5 +111,5 @@ no wildcard, and SECURITY.md says what each line is for.
   verbs: [get, list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
