@@ -61,8 +61,8 @@ cluster-binaries: ## Build the test cluster's programs (some 20 minutes, once)
 	@tests/cluster/binaries.sh >/dev/null
 
 .PHONY: cluster
-cluster: cluster-binaries ## A real cluster with two nodes to play with
-	@$(CLUSTER) up --name demo
+cluster: ## A real cluster with two nodes to play with, and the images of this tree in it
+	@deploy/cluster.sh >/dev/null
 
 .PHONY: cluster-down
 cluster-down: ## End it

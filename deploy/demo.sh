@@ -7,8 +7,10 @@
 #   CLEAN=1 deploy/demo.sh             take the demo away again
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-IMAGE=${IMAGE:-localhost/mcp-fleet:dev}
-SAMPLE_IMAGE=${SAMPLE_IMAGE:-localhost/mcp-fleet-sample:dev}
+version=$(sed -n 's/^appVersion: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' charts/mcp-fleet/Chart.yaml)
+published=ghcr.io/mcp-fleet/mcp-fleet-sample:$version
+IMAGE=${IMAGE:-ghcr.io/mcp-fleet/mcp-fleet:$version}
+SAMPLE_IMAGE=${SAMPLE_IMAGE:-$published}
 own=''; [ -n "${KUBECONFIG:-}" ] || own=1
 start=$SECONDS
 
@@ -17,29 +19,13 @@ say() { printf '\n%s%s%s  %s%d s%s\n' "$bold" "$*" "$plain" "$dim" $((SECONDS - 
 show() { printf '%s$ %s%s\n' "$dim" "$*" "$plain"; "$@"; }
 
 if [ -n "$own" ]; then
-  if ! reason=$(cargo run --quiet -p mcp-fleet-cluster --bin cluster -- check 2>&1); then
-    echo "$reason" >&2
-    echo "demo: no cluster can run here; give one of yours: make demo KUBECONFIG=~/.kube/config (see README)" >&2
-    exit 1
-  fi
   say "1. Programs and images (the first time takes some 25 minutes: Kubernetes is built from source)"
   PATH=$(tests/cluster/binaries.sh):$PATH
-  tests/images.sh
-  say "2. A cluster with two nodes"
-  cluster() { cargo run --quiet -p mcp-fleet-cluster --bin cluster -- "$@"; }
-  export KUBECONFIG=${MCP_FLEET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mcp-fleet}/clusters/demo/kubeconfig
-  if kubectl get --raw /readyz >/dev/null 2>&1; then
-    echo "the cluster of the last demo still runs; its images are replaced"
-    again=1
-    cluster load --name demo target/images/mcp-fleet.tar target/images/mcp-fleet-sample.tar
-  else
-    cluster down --name demo >/dev/null 2>&1 || true
-    cluster up --name demo --image target/images/mcp-fleet.tar --image target/images/mcp-fleet-sample.tar
-  fi
-  pull=Never
+  say "2. A cluster with two nodes, and the images in it"
+  KUBECONFIG=$(deploy/cluster.sh)
+  export KUBECONFIG PATH
 else
-  say "1.–2. Using your cluster: $(kubectl config current-context)"
-  pull=IfNotPresent
+  say "1.–2. Your cluster: $(kubectl config current-context)"
 fi
 for tool in kubectl helm; do command -v $tool >/dev/null || { echo "demo: $tool is not on the PATH" >&2; exit 1; }; done
 
@@ -53,17 +39,14 @@ fi
 say "3. helm install"
 tag=${IMAGE##*:}
 show helm upgrade --install mcp-fleet charts/mcp-fleet --namespace mcp-fleet-system --create-namespace \
-  --set image.repository="${IMAGE%:*}" --set image.tag="$tag" --set image.pullPolicy=$pull \
+  --set image.repository="${IMAGE%:*}" --set image.tag="$tag" \
   --wait --timeout 3m >/dev/null
-if [ -n "${again:-}" ]; then # the same tag, maybe another image behind it
-  kubectl -n mcp-fleet-system rollout restart deployment >/dev/null
-  kubectl -n mcp-fleet-system rollout status deployment --timeout=2m >/dev/null
-fi
+kubectl -n mcp-fleet-system rollout status deployment --timeout=2m >/dev/null
 kubectl -n mcp-fleet-system get pods
 
 say "4. kubectl apply -f deploy/demo/fleet.yaml"
 kubectl create namespace demo --dry-run=client -o yaml | kubectl apply -f - >/dev/null
-sed "s|localhost/mcp-fleet-sample:dev|$SAMPLE_IMAGE|" deploy/demo/fleet.yaml | kubectl apply -f -
+sed "s|$published|$SAMPLE_IMAGE|" deploy/demo/fleet.yaml | kubectl apply -f -
 show kubectl -n demo wait --for=condition=Ready mcpfleet/weather --timeout=180s
 show kubectl -n demo get mcpfleet -o wide
 
@@ -75,7 +58,7 @@ mcp() {
   shift
   args=$(printf "'%s', " "$@"); args="[${args%, }]"
   kubectl -n demo delete pod "$name" --ignore-not-found --wait >/dev/null
-  sed -e "s|CLIENT|$name|" -e "s|ARGS|$args|" -e "s|localhost/mcp-fleet-sample:dev|$SAMPLE_IMAGE|" \
+  sed -e "s|CLIENT|$name|" -e "s|ARGS|$args|" -e "s|$published|$SAMPLE_IMAGE|" \
     deploy/demo/client.yaml | kubectl apply -f - >/dev/null
   printf '%s$ mcp-call %s%s\n' "$dim" "$*" "$plain"
   kubectl -n demo wait --for=jsonpath='{.status.phase}'=Succeeded "pod/$name" --timeout=120s >/dev/null ||
