@@ -35,7 +35,6 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use mcp_fleet::api::crd;
 use mcp_fleet_cluster::{Cluster, Tier};
 
 /// Namespace and ServiceAccount of the operator in `deploy/`.
@@ -51,6 +50,9 @@ struct Args {
     /// The phases up to the creation of the fleets alone.
     #[arg(long)]
     creation_only: bool,
+    /// Another build of the operator, to compare it with.
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_mcp-fleet"))]
+    operator: PathBuf,
     /// Internal: the folder of the cluster that this process is inside of.
     #[arg(long, hide = true)]
     inside: Option<PathBuf>,
@@ -75,6 +77,7 @@ fn main() -> anyhow::Result<ExitCode> {
             audit: scratch.join("audit.log"),
             log: scratch.join("operator.log"),
             api_server: args.api_server,
+            operator: args.operator,
             operator_kubeconfig: args.operator_kubeconfig.context("--operator-kubeconfig is missing")?,
         };
         return tokio::runtime::Builder::new_multi_thread()
@@ -95,7 +98,8 @@ fn outside(args: &Args) -> anyhow::Result<ExitCode> {
     let n_nodes = 2 + args.n * 3 / 110;
     println!("starting a T2 cluster with {n_nodes} fake nodes");
     let cluster = Cluster::builder(Tier::T2).name("bench").kwok_nodes(n_nodes).start()?;
-    cluster.apply(&crd::mcpfleet_crd_yaml())?;
+    let crd = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/mcpfleets.yaml");
+    cluster.apply(&fs::read_to_string(crd)?)?;
     cluster.kubectl_ok([
         "wait",
         "--for=condition=Established",
@@ -107,7 +111,7 @@ fn outside(args: &Args) -> anyhow::Result<ExitCode> {
     let kubeconfig = cluster.token_kubeconfig_inside("operator", &token)?;
     let mut command = cluster.command_inside(std::env::current_exe()?);
     command.arg("--inside").arg(cluster.scratch()).args(["--n", &args.n.to_string()]);
-    command.arg("--operator-kubeconfig").arg(kubeconfig);
+    command.arg("--operator-kubeconfig").arg(kubeconfig).arg("--operator").arg(&args.operator);
     let api_server = cluster.component_pid("kube-apiserver").context("the API server does not run")?;
     command.args(["--api-server", &api_server.to_string()]);
     if args.creation_only {

@@ -58,7 +58,8 @@ fn policy(spec: &str) -> Option<NetworkPolicy> {
         "spec": spec,
     });
     let fleet: McpFleet = serde_json::from_value(fleet).expect("a fleet");
-    let rendering = Rendering { agent_image: "agent:1".into(), agent_image_pull_policy: "IfNotPresent".into() };
+    let rendering =
+        Rendering { agent_image: "agent:1".into(), agent_image_pull_policy: "IfNotPresent".into() };
     let all = desired::build(&validate(&fleet).expect("valid"), &Facts::default(), &rendering);
     let found = all.into_iter().find(|d| d.kind == ChildKind::NetworkPolicy)?;
     Some(serde_json::from_value(found.object).expect("a policy"))
@@ -88,7 +89,9 @@ fn within(cidr: &str, ip: IpAddr) -> bool {
 fn is_peer(peer: &NetworkPolicyPeer, end: &End, blocks: Blocks) -> bool {
     if let Some(block) = &peer.ip_block {
         let ip = match (end, blocks) {
-            (End::Address(ip), _) | (End::Pod(_, _, ip), Blocks::CountPods) => ip.parse().expect("an address"),
+            (End::Address(ip), _) | (End::Pod(_, _, ip), Blocks::CountPods) => {
+                ip.parse().expect("an address")
+            }
             (End::Pod(..), Blocks::SkipPods) => return false,
         };
         return within(&block.cidr, ip) && !block.except.iter().flatten().any(|e| within(e, ip));
@@ -125,7 +128,10 @@ fn rule(
 fn ingress(policy: &NetworkPolicy, end: &End, port: u16, protocol: &str, blocks: Blocks) -> bool {
     let spec = policy.spec.as_ref().expect("a spec");
     assert!(spec.policy_types.iter().flatten().any(|t| t == "Ingress"), "ingress is not judged at all");
-    spec.ingress.iter().flatten().any(|r| rule(r.from.as_ref(), r.ports.as_ref(), (end, port, protocol), blocks))
+    spec.ingress
+        .iter()
+        .flatten()
+        .any(|r| rule(r.from.as_ref(), r.ports.as_ref(), (end, port, protocol), blocks))
 }
 
 fn egress(policy: &NetworkPolicy, end: &End, port: u16, protocol: &str, blocks: Blocks) -> bool {
@@ -207,10 +213,9 @@ fn allow_from_lets_in_who_is_listed() {
         &[(other_here, SERVER_PORT, "TCP", true), (STRANGER, SERVER_PORT, "TCP", false)],
     );
 
-    let network = policy(
-        "networkPolicy: {allowFrom: [{ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.128/25]}}]}",
-    )
-    .unwrap();
+    let network =
+        policy("networkPolicy: {allowFrom: [{ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.128/25]}}]}")
+            .unwrap();
     table(
         &network,
         ingress,

@@ -27,6 +27,8 @@ pub struct Settings {
     pub log: PathBuf,
     /// Process of the API server.
     pub api_server: u32,
+    /// Its program.
+    pub operator: PathBuf,
     /// The operator's own rights.
     pub operator_kubeconfig: PathBuf,
 }
@@ -79,7 +81,7 @@ impl Bench {
 
     /// Starts the operator.
     pub async fn operator(&self) -> anyhow::Result<Operator> {
-        Operator::start(&self.settings.operator_kubeconfig, &self.settings.log).await
+        Operator::start(&self.settings.operator, &self.settings.operator_kubeconfig, &self.settings.log).await
     }
 
     /// Writes of the operator from now on.

@@ -21,9 +21,9 @@ pub struct Operator {
 
 impl Operator {
     /// Starts it and waits until it is ready and leads.
-    pub async fn start(kubeconfig: &Path, log: &Path) -> anyhow::Result<Self> {
+    pub async fn start(program: &Path, kubeconfig: &Path, log: &Path) -> anyhow::Result<Self> {
         let log: File = OpenOptions::new().create(true).append(true).open(log)?;
-        let child = Command::new(env!("CARGO_BIN_EXE_mcp-fleet"))
+        let child = Command::new(program)
             .args(["operator", "--admin-listen", ADMIN, "--agent-image", "localhost/mcp-fleet:dev"])
             .env("KUBECONFIG", kubeconfig)
             .env("POD_NAME", "bench")

@@ -27,8 +27,19 @@ pub struct Entry<T> {
 /// Objects of one kind by fleet.
 pub struct Cache<T> {
     inner: RwLock<Inner<T>>,
-    /// Whether a held object may be replaced by another of the same name.
-    gives_way: fn(&T, &T) -> bool,
+    /// What a new object of a held name does to it.
+    meet: fn(&T, &T) -> Meeting,
+}
+
+/// What a new object does to the one of the same name that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// It is older: a watch lags behind our own write. The held one stays.
+    Older,
+    /// It says the same: it is taken, and nobody has to look. Half of all events are echoes of our own writes.
+    Same,
+    /// It says something new.
+    News,
 }
 
 struct Inner<T> {
@@ -39,20 +50,27 @@ struct Inner<T> {
     synced: bool,
 }
 
-impl<T> Default for Cache<T> {
+impl<T: PartialEq> Default for Cache<T> {
     fn default() -> Self {
+        Self::guarded(|held, new| if held == new { Meeting::Same } else { Meeting::News })
+    }
+}
+
+impl<T> Cache<T> {
+    /// A cache in which `meet(held, new)` decides. With it the cache can take in the reply of an own write at
+    /// once, and a watch that lags behind does not undo it: reads never fall behind own writes (the aim of
+    /// KEP-5647).
+    pub fn guarded(meet: fn(&T, &T) -> Meeting) -> Self {
         let inner =
             Inner { by_fleet: HashMap::new(), fleet_of: HashMap::new(), relisted: None, synced: false };
-        Self { inner: RwLock::new(inner), gives_way: |_, _| true }
+        Self { inner: RwLock::new(inner), meet }
     }
 }
 
 impl<T: Clone> Cache<T> {
-    /// A cache in which a held object gives way only where `gives_way(held, new)`. With it the cache can
-    /// take in the reply of an own write at once, and a watch that lags behind does not undo it: reads
-    /// never fall behind own writes (the aim of KEP-5647).
-    pub fn guarded(gives_way: fn(&T, &T) -> bool) -> Self {
-        Self { gives_way, ..Self::default() }
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        self.inner.read().synced
     }
 
     /// Takes in a watch event; returns the fleets that it touches. `entry` says what an object is to us,
@@ -75,7 +93,7 @@ impl<T: Clone> Cache<T> {
                     relisted.insert(object_key.clone());
                 }
                 match entry(object) {
-                    Some(entry) => inner.insert(entry, self.gives_way),
+                    Some(entry) => inner.insert(entry, self.meet),
                     None => inner.remove(&object_key).into_iter().collect(),
                 }
             }
@@ -92,7 +110,7 @@ impl<T: Clone> Cache<T> {
 
     /// Takes in one object that was read or written directly.
     pub fn insert(&self, entry: Entry<T>) {
-        self.inner.write().insert(entry, self.gives_way);
+        self.inner.write().insert(entry, self.meet);
     }
 
     /// Removes one object that a direct read did not find.
@@ -115,11 +133,6 @@ impl<T: Clone> Cache<T> {
         self.inner.read().fleet_of.get(key).cloned()
     }
 
-    /// Whether the first list is complete.
-    pub fn is_synced(&self) -> bool {
-        self.inner.read().synced
-    }
-
     /// How many objects are held.
     pub fn len(&self) -> usize {
         self.inner.read().fleet_of.len()
@@ -132,10 +145,18 @@ impl<T: Clone> Cache<T> {
 }
 
 impl<T> Inner<T> {
-    fn insert(&mut self, entry: Entry<T>, gives_way: fn(&T, &T) -> bool) -> Vec<FleetKey> {
-        let held = self.by_fleet.get(&entry.fleet).and_then(|objects| objects.get(&entry.key.1));
-        if held.is_some_and(|held| !gives_way(held, &entry.value)) {
-            return Vec::new();
+    /// Returns the fleets that it touches.
+    fn insert(&mut self, entry: Entry<T>, meet: fn(&T, &T) -> Meeting) -> Vec<FleetKey> {
+        let held = self.by_fleet.get_mut(&entry.fleet).and_then(|objects| objects.get_mut(&entry.key.1));
+        if let Some(held) = held {
+            match meet(held, &entry.value) {
+                Meeting::Older => return Vec::new(),
+                Meeting::Same => {
+                    *held = entry.value;
+                    return Vec::new();
+                }
+                Meeting::News => {}
+            }
         }
         let mut touched = vec![entry.fleet.clone()];
         let before = self.fleet_of.insert(entry.key.clone(), entry.fleet.clone());
@@ -201,10 +222,22 @@ mod tests {
 
     #[test]
     fn a_guarded_cache_does_not_go_back() {
-        let cache = Cache::guarded(|held, new| new >= held);
+        let cache = Cache::guarded(|held: &i32, new| match new.cmp(held) {
+            std::cmp::Ordering::Less => Meeting::Older,
+            std::cmp::Ordering::Equal => Meeting::Same,
+            std::cmp::Ordering::Greater => Meeting::News,
+        });
         take(&cache, Event::Apply(("a", "one", 5)));
         assert!(take(&cache, Event::Apply(("a", "one", 4))).is_empty());
         assert_eq!(cache.get(&FleetKey::new("ns", "one"), "a"), Some(5));
+        assert_eq!(take(&cache, Event::Apply(("a", "one", 6))), ["one"]);
+    }
+
+    #[test]
+    fn what_says_nothing_new_touches_nobody() {
+        let cache = Cache::default();
+        assert_eq!(take(&cache, Event::Apply(("a", "one", 5))), ["one"]);
+        assert!(take(&cache, Event::Apply(("a", "one", 5))).is_empty());
         assert_eq!(take(&cache, Event::Apply(("a", "one", 6))), ["one"]);
     }
 

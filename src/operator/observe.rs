@@ -7,7 +7,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
 use super::{
-    cache::{Cache, Entry, ObjectKey},
+    cache::{Cache, Entry, Meeting, ObjectKey},
     children::ChildKind,
     desired::{Facts, KeptTemplate},
     pods::PodFacts,
@@ -30,14 +30,16 @@ pub struct LiveChild {
     pub resource_version: u64,
     /// UID of the controlling owner.
     pub owner_uid: Option<String>,
+    /// That owner is an `McpFleet`.
+    pub owned_by_fleet: bool,
     /// For autoscalers: kind and name of what they scale.
     pub scale_target: Option<(String, String)>,
     /// Somebody else than we owns `spec.replicas`.
     pub replicas_owned_by_other: bool,
     /// It is being deleted.
     pub terminating: bool,
-    /// The object without managedFields, and without the status where it means nothing to us. Text, because
-    /// it takes a fraction of the memory of a tree.
+    /// The object without managedFields and resourceVersion, and without the status where it means nothing to
+    /// us. Text, because it takes a fraction of the memory of a tree.
     pub json: Arc<str>,
 }
 
@@ -60,19 +62,20 @@ impl LiveChild {
                 && f.fields_v1.as_ref().is_some_and(|v| v.0.pointer("/f:spec/f:replicas").is_some())
         });
         object.metadata.managed_fields = None;
+        let resource_version = object.metadata.resource_version.take().and_then(|v| v.parse().ok());
         if !kind.keeps_status()
             && let Value::Object(data) = &mut object.data
         {
             data.remove("status");
         }
-        let owner =
-            object.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| o.uid.clone());
+        let owner = object.owner_references().iter().find(|o| o.controller == Some(true)).cloned();
         let child = Self {
             kind,
             name: name.clone(),
             uid: object.uid().unwrap_or_default(),
-            resource_version: object.resource_version().and_then(|v| v.parse().ok()).unwrap_or_default(),
-            owner_uid: owner,
+            resource_version: resource_version.unwrap_or_default(),
+            owned_by_fleet: owner.as_ref().is_some_and(|o| o.kind == names::KIND),
+            owner_uid: owner.map(|o| o.uid),
             scale_target,
             replicas_owned_by_other,
             terminating: object.metadata.deletion_timestamp.is_some(),
@@ -86,9 +89,17 @@ impl LiveChild {
         serde_json::from_str(&self.json).unwrap_or_default()
     }
 
-    /// A cached copy gives way only to one that is not older: a watch may lag behind our own write.
-    pub fn gives_way(&self, newer: &Self) -> bool {
-        self.uid != newer.uid || newer.resource_version >= self.resource_version
+    /// A cached copy gives way only to one that is not older: a watch may lag behind our own write. Where only
+    /// the version differs (a status that we do not keep, another manager's bookkeeping) nothing is new.
+    pub fn meet(&self, new: &Self) -> Meeting {
+        if self.uid != new.uid {
+            return Meeting::News;
+        }
+        if new.resource_version < self.resource_version {
+            return Meeting::Older;
+        }
+        let same = Self { resource_version: self.resource_version, ..new.clone() };
+        if same == *self { Meeting::Same } else { Meeting::News }
     }
 }
 
@@ -122,7 +133,7 @@ impl Default for Caches {
         Self {
             children: ChildKind::ALL
                 .into_iter()
-                .map(|kind| (kind, Cache::guarded(LiveChild::gives_way)))
+                .map(|kind| (kind, Cache::guarded(LiveChild::meet)))
                 .collect(),
             pods: Cache::default(),
             endpoints: Cache::default(),
@@ -167,7 +178,8 @@ pub struct ForeignAutoscaler {
 pub struct Observed {
     /// Objects that this very fleet owns.
     pub children: Vec<LiveChild>,
-    /// Objects with our labels that something else owns, such as an earlier fleet of the same name.
+    /// Objects with our labels that something else owns, such as an earlier fleet of the same name: its
+    /// autoscaler, too, is in the way until it is collected, and no user's.
     pub owned_by_other: Vec<LiveChild>,
     /// Somebody else's autoscaler.
     pub foreign_autoscaler: Option<ForeignAutoscaler>,
@@ -219,7 +231,7 @@ pub fn observe(caches: &Caches, fleet: &FleetKey, uid: &str) -> Observed {
             if child.owner_uid.as_deref() == Some(uid) {
                 observed.children.push(child);
             } else if let Some((target, _)) =
-                child.scale_target.as_ref().filter(|(_, name)| *name == fleet.name)
+                child.scale_target.as_ref().filter(|(_, name)| *name == fleet.name && !child.owned_by_fleet)
             {
                 // The first by name, so that the message does not change from pass to pass.
                 let on_deployment = target == "Deployment";
@@ -236,4 +248,35 @@ pub fn observe(caches: &Caches, fleet: &FleetKey, uid: &str) -> Observed {
 /// Key of a watched object.
 pub fn object_key<K: kube::Resource>(object: &K) -> ObjectKey {
     (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn autoscaler(owner_kind: &str) -> DynamicObject {
+        let object = json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "weather", "namespace": "tools", "uid": "u", "resourceVersion": "7",
+                "labels": {names::LABEL_MANAGED_BY: names::MANAGED_BY, names::LABEL_FLEET: "weather"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": owner_kind, "name": "weather", "uid": "of-another",
+                    "controller": true}]},
+            "spec": {"scaleTargetRef": {"kind": "McpFleet", "name": "weather"}},
+        });
+        serde_json::from_value(object).expect("an autoscaler")
+    }
+
+    #[test]
+    fn the_autoscaler_of_an_earlier_fleet_is_no_users() {
+        for (owner, is_foreign) in [("McpFleet", false), ("ScaledObject", true)] {
+            let caches = Caches::default();
+            let kind = ChildKind::HorizontalPodAutoscaler;
+            caches.children(kind).insert(LiveChild::entry(kind, autoscaler(owner)).expect("an entry"));
+            let observed = observe(&caches, &FleetKey::new("tools", "weather"), "of-this");
+            assert_eq!(observed.foreign_autoscaler.is_some(), is_foreign, "{owner}");
+            assert_eq!(observed.owned_by_other.len(), usize::from(!is_foreign), "{owner}");
+        }
+    }
 }

@@ -117,7 +117,10 @@ impl Plan {
         let Desired { kind, name, object } = &desired;
         let Some(live) = observed.child(*kind, name) else {
             match observed.owned_by_other.iter().find(|c| c.kind == *kind && c.name == *name) {
-                Some(other) => self.blocked.push(in_the_way(*kind, name, other.terminating)),
+                // What an earlier fleet of this name left is about to be collected.
+                Some(other) => {
+                    self.blocked.push(in_the_way(*kind, name, other.terminating || other.owned_by_fleet));
+                }
                 None => self.effects.push(Effect::Create(desired)),
             }
             return;

@@ -39,8 +39,8 @@ use crate::{
     },
 };
 
-/// Minor changes of a status wait for others to come along.
-const STATUS_PERIOD: Duration = Duration::from_secs(1);
+/// For so long the watch may lag behind an own write, before it is looked again.
+const LAG: Duration = Duration::from_secs(1);
 /// A foreign object in the way is not watched; it is looked for again after so long.
 const BLOCKED_PERIOD: Duration = Duration::from_secs(15);
 
@@ -159,7 +159,7 @@ impl Context {
     async fn pass(&self, fleet: &WatchedFleet, key: &FleetKey) -> Result<Action, ReconcileError> {
         if !self.states.is_current(key, fleet.meta()) {
             // The watch lags behind our own write; its event brings the next pass.
-            return Ok(Action::requeue(STATUS_PERIOD));
+            return Ok(Action::requeue(LAG));
         }
         let known = self.states.status(key, fleet);
         let fleet = match &fleet.0 {
@@ -194,7 +194,7 @@ impl Context {
                 Effect::SeedReplicas(replicas) => {
                     let written = applier.seed_replicas(raw, *replicas).await?;
                     self.metrics.wrote(names::KIND, "seed");
-                    self.states.wrote(key, &written, None);
+                    self.states.wrote(key, &written);
                     fleet.generation = written.metadata.generation.unwrap_or(fleet.generation);
                     fleet.replicas = written.spec.replicas;
                 }
@@ -253,17 +253,10 @@ impl Context {
         report: &mut Report,
         new: McpFleetStatus,
     ) -> Result<(), ReconcileError> {
-        report.wait = None;
-        match status::change(&report.known, &new) {
-            Change::None => return Ok(()),
-            Change::Minor => {
-                let since = self.states.since_status(key, Instant::now());
-                if let Some(left) = since.and_then(|since| STATUS_PERIOD.checked_sub(since)) {
-                    report.wait = Some(left);
-                    return Ok(());
-                }
-            }
-            Change::Urgent => {}
+        let change = status::change(&report.known, &new);
+        report.wait = self.states.defer(key, change, &new, Instant::now());
+        if change == Change::None || report.wait.is_some() {
+            return Ok(());
         }
         let api: Api<McpFleet> = Api::namespaced(self.client.clone(), &key.namespace);
         let body = json!({
@@ -281,7 +274,7 @@ impl Context {
             Err(error) => return Err(ReconcileError::Status(Box::new(error))),
         };
         self.metrics.wrote(names::KIND, "status");
-        self.states.wrote(key, &written, Some(Instant::now()));
+        self.states.wrote(key, &written);
         let notes = events::transitions(&report.known, &new);
         report.known = new;
         self.recorder.publish(&written.object_ref(&()), notes).await;

@@ -78,7 +78,7 @@ fn is_news(told: &mut HashMap<Told, Instant>, what: Told, now: Instant) -> bool 
 fn event(about: &ObjectReference, note: &Note, instance: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", about.name.as_deref().unwrap_or(names::MANAGER))),
+            generate_name: Some(format!("{}-", about.name.as_deref().unwrap_or(names::MANAGER))),
             namespace: about.namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -109,6 +109,16 @@ mod tests {
         assert!(is_news(&mut memory, told("3 → 4"), now));
         assert!(!is_news(&mut memory, told("2 → 3"), now + QUIET / 2));
         assert!(is_news(&mut memory, told("3 → 4"), now + QUIET));
+    }
+
+    #[test]
+    fn the_api_server_takes_the_name() {
+        let about = ObjectReference { name: Some("weather".into()), ..ObjectReference::default() };
+        let note = Note { warning: true, reason: "Unschedulable", text: "no node takes it".into() };
+        let event = event(&about, &note, "pod-1", Timestamp::UNIX_EPOCH);
+        // It checks the prefix like a name, but lets it end in "-"; with "." every event was refused.
+        assert_eq!(event.metadata.generate_name.as_deref(), Some("weather-"));
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
     }
 
     #[test]

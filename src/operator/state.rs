@@ -7,6 +7,7 @@ use kube::{ResourceExt, api::ObjectMeta, core::DeserializeGuard};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::status::{Change, timeless};
 use crate::{
     api::{
         names,
@@ -18,10 +19,26 @@ use crate::{
 /// A fleet as it is watched: one that cannot be read must not stop the watch of the others.
 pub type WatchedFleet = DeserializeGuard<McpFleet>;
 
+/// A change of the status that is not urgent is written once it rests, so that several that follow each other
+/// make one write: this long after the last change …
+const REST_OF_CONDITION: Duration = Duration::from_secs(1);
+/// … or this long where only numbers and words of a rollout changed. Pods come and go at this pace …
+const REST_OF_WORDING: Duration = Duration::from_secs(5);
+/// … and so long after the first at the latest.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+
 /// Own writes by fleet. As many entries as there are fleets.
 #[derive(Default)]
 pub struct States {
     by_fleet: Mutex<HashMap<FleetKey, State>>,
+    deferred: Mutex<HashMap<FleetKey, Deferred>>,
+}
+
+/// A status that is not written yet.
+struct Deferred {
+    status: McpFleetStatus,
+    first_at: Instant,
+    changed_at: Instant,
 }
 
 struct State {
@@ -29,22 +46,18 @@ struct State {
     generation: i64,
     resource_version: u64,
     status: McpFleetStatus,
-    status_at: Option<Instant>,
 }
 
 impl States {
-    /// Remembers the reply of a write; `status_at` where it was a write of the status.
-    pub fn wrote(&self, key: &FleetKey, fleet: &McpFleet, status_at: Option<Instant>) {
-        let mut states = self.by_fleet.lock();
-        let before = states.remove(key).filter(|s| fleet.uid().as_deref() == Some(&s.uid));
+    /// Remembers the reply of a write.
+    pub fn wrote(&self, key: &FleetKey, fleet: &McpFleet) {
         let state = State {
             uid: fleet.uid().unwrap_or_default(),
             generation: fleet.metadata.generation.unwrap_or_default(),
             resource_version: version(&fleet.metadata),
             status: fleet.status.clone().unwrap_or_default(),
-            status_at: status_at.or_else(|| before.and_then(|s| s.status_at)),
         };
-        states.insert(key.clone(), state);
+        self.by_fleet.lock().insert(key.clone(), state);
     }
 
     /// Whether a watched object is not older, in its specification, than what we wrote or saw ourselves.
@@ -65,15 +78,46 @@ impl States {
         }
     }
 
-    /// Time since our last write of the status.
-    pub fn since_status(&self, key: &FleetKey, now: Instant) -> Option<Duration> {
-        let at = self.by_fleet.lock().get(key)?.status_at?;
-        Some(now.saturating_duration_since(at))
+    /// How long a status that differs by `change` from what is written has to wait for more; `None`: write it
+    /// now, or there is nothing to write.
+    pub fn defer(
+        &self,
+        key: &FleetKey,
+        change: Change,
+        new: &McpFleetStatus,
+        now: Instant,
+    ) -> Option<Duration> {
+        let mut all = self.deferred.lock();
+        let rest = match change {
+            Change::Condition => REST_OF_CONDITION,
+            Change::Wording => REST_OF_WORDING,
+            Change::None | Change::Urgent => {
+                all.remove(key);
+                return None;
+            }
+        };
+        let status = timeless(new);
+        let deferred = all.entry(key.clone()).or_insert_with(|| Deferred {
+            status: status.clone(),
+            first_at: now,
+            changed_at: now,
+        });
+        if deferred.status != status {
+            deferred.status = status;
+            deferred.changed_at = now;
+        }
+        let due = (deferred.changed_at + rest).min(deferred.first_at + LONGEST_REST);
+        let wait = due.checked_duration_since(now).filter(|wait| !wait.is_zero());
+        if wait.is_none() {
+            all.remove(key);
+        }
+        wait
     }
 
     /// Forgets a fleet that is gone.
     pub fn forget(&self, key: &FleetKey) {
         self.by_fleet.lock().remove(key);
+        self.deferred.lock().remove(key);
     }
 }
 
@@ -140,12 +184,33 @@ mod tests {
         let (states, key) = (States::default(), FleetKey::new("tools", "weather"));
         let mut written = fleet("server: {image: a}");
         written.metadata.generation = Some(5);
-        states.wrote(&key, &written, None);
+        states.wrote(&key, &written);
         let mut meta = written.metadata.clone();
         assert!(states.is_current(&key, &meta));
         meta.generation = Some(4);
         assert!(!states.is_current(&key, &meta));
         meta.uid = Some("another".into());
         assert!(states.is_current(&key, &meta));
+    }
+
+    #[test]
+    fn what_is_not_urgent_waits_until_it_rests_or_for_so_long_at_most() {
+        let (states, key, start) = (States::default(), FleetKey::new("tools", "weather"), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let with = |updated_replicas| McpFleetStatus { updated_replicas, ..McpFleetStatus::default() };
+        let wait = |change, updated, seconds| {
+            states.defer(&key, change, &with(updated), at(seconds)).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(Change::Urgent, 0, 0), None);
+        assert_eq!(wait(Change::Wording, 1, 0), Some(5));
+        assert_eq!(wait(Change::Wording, 1, 3), Some(2), "the same again does not prolong it");
+        assert_eq!(wait(Change::Wording, 2, 4), Some(5));
+        assert_eq!(wait(Change::Condition, 3, 5), Some(1), "the state of a condition waits less");
+        assert_eq!(wait(Change::Condition, 3, 6), None);
+        for seconds in 10..25 {
+            assert!(wait(Change::Wording, seconds as i32, seconds).is_some(), "{seconds}");
+        }
+        assert_eq!(wait(Change::Wording, 25, 25), None, "never longer than 15 s");
+        assert_eq!(wait(Change::Wording, 1, 30), Some(5), "the next starts anew");
     }
 }

@@ -126,27 +126,55 @@ pub fn truncate(text: &str, max_bytes: usize) -> String {
     format!("{}{ellipsis}", &text[..end])
 }
 
-/// Whether a changed status may wait for others to come along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How urgent a changed status is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// Nothing changed.
     None,
-    /// May wait a second.
-    Minor,
-    /// Replicas or the state of a condition: an autoscaler or a person waits for it.
+    /// Numbers and words of a rollout under way. They follow each other by the second, and may wait until they
+    /// rest.
+    Wording,
+    /// The state of a condition other than `Ready`, or a trouble that one names.
+    Condition,
+    /// Replicas, `Ready`, or the specification that it speaks of: an autoscaler or a person waits for it.
     Urgent,
 }
 
+/// Reasons that follow each other while a fleet comes up or rolls; all others are news.
+const ORDINARY: [&str; 5] = [
+    reasons::PENDING,
+    reasons::NO_ENDPOINTS,
+    reasons::REPLICAS_UNAVAILABLE,
+    reasons::ROLLING_OUT,
+    reasons::ROLLOUT_COMPLETE,
+];
+
 /// Compares two statuses.
 pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
-    if old == new {
-        return Change::None;
-    }
-    let states = |s: &McpFleetStatus| {
-        let conditions: Vec<_> = s.conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect();
-        (s.observed_generation, s.replicas, s.ready_replicas, s.selector.clone(), conditions)
+    let urgent = |s: &McpFleetStatus| {
+        let ready = condition(s, types::READY).map(|c| c.status.clone());
+        (s.observed_generation, s.replicas, s.selector.clone(), ready)
     };
-    if states(old) == states(new) { Change::Minor } else { Change::Urgent }
+    let states = |s: &McpFleetStatus| -> Vec<_> {
+        let trouble = |c: &Condition| Some(c.reason.clone()).filter(|r| !ORDINARY.contains(&r.as_str()));
+        s.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), trouble(c))).collect()
+    };
+    if old == new {
+        Change::None
+    } else if urgent(old) != urgent(new) {
+        Change::Urgent
+    } else if states(old) != states(new) {
+        Change::Condition
+    } else {
+        Change::Wording
+    }
+}
+
+/// The same without times, which differ from pass to pass until they are written.
+pub fn timeless(status: &McpFleetStatus) -> McpFleetStatus {
+    let mut status = status.clone();
+    status.conditions.iter_mut().for_each(|c| c.last_transition_time = Time(Timestamp::UNIX_EPOCH));
+    status
 }
 
 /// The condition of a type.

@@ -2,6 +2,7 @@
 //! manifests in `deploy/` give it, and so with exactly the rights that are deployed.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read as _,
     net::TcpListener,
@@ -13,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use mcp_fleet_cluster::Cluster;
+use parking_lot::Mutex;
 
 /// Namespace of the product in `deploy/`.
 pub const NAMESPACE: &str = "mcp-fleet-system";
@@ -107,10 +109,18 @@ impl Builder {
     }
 }
 
-/// A kubeconfig with the token of the operator's ServiceAccount.
+/// A kubeconfig with the token of the operator's ServiceAccount. Written once for a cluster: a start must not
+/// read what another start is writing.
 pub fn kubeconfig(cluster: &Cluster) -> anyhow::Result<PathBuf> {
+    static WRITTEN: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut written = WRITTEN.lock();
+    if let Some(path) = written.get(cluster.scratch()) {
+        return Ok(path.clone());
+    }
     let token = cluster.service_account_token(NAMESPACE, SERVICE_ACCOUNT)?;
-    Ok(cluster.token_kubeconfig("operator", &token)?)
+    let path = cluster.token_kubeconfig("operator", &token)?;
+    written.insert(cluster.scratch().to_owned(), path.clone());
+    Ok(path)
 }
 
 /// A running operator; dropping it ends it.

@@ -152,7 +152,7 @@ fn collections(base: &Value, all: &mut Vec<Broken>) {
         if path.contains("affinity") {
             return;
         }
-        let place = format!("{}", path.replace("[]", "/0").replace('.', "/"));
+        let place = path.replace("[]", "/0").replace('.', "/");
         let Some(present) = base.pointer(&place) else { return };
         let (bound, grown) = match (present, schema["maxItems"].as_u64(), schema["maxProperties"].as_u64()) {
             (Value::Array(items), Some(max), _) => {

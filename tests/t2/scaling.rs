@@ -13,7 +13,7 @@ use mcp_fleet::api::v1alpha1::McpFleet;
 
 use crate::{
     look::{self, HPA_USER, History, SERVER, check},
-    support::{Namespace, Suite, TestResult, operator::USER, wait},
+    support::{Namespace, Suite, TestResult, wait},
 };
 
 const FLEET: (&str, &str, &str) = ("mcpfleet.io/v1alpha1", "McpFleet", "weather");
@@ -75,13 +75,13 @@ async fn stays(suite: &Suite, ns: &Namespace, n: i32) -> Result<(), Failed> {
         if live.spec.replicas == Some(n) { Ok(()) } else { Err(format!("{:?}", live.spec.replicas)) }
     })
     .await?;
-    let scale_or_operator = |e: &mcp_fleet_cluster::audit::Entry| {
-        let scale = e.object.as_ref().is_some_and(|o| o.namespace == ns.name && o.subresource == "scale");
-        let own = e.user == USER && e.object.as_ref().is_some_and(|o| o.namespace == ns.name);
-        scale || own
-    };
-    let writes = suite.cluster.audit_log().since(mark)?.writes().filter(scale_or_operator);
-    check(writes.is_empty(), || format!("somebody fights: {:?}", writes.summary()))
+    let deeds = look::deeds(suite, mark, &ns.name)?;
+    check(deeds.is_empty(), || format!("the operator fights: {:?}", deeds.summary()))?;
+    let on_scale =
+        |o: &mcp_fleet_cluster::audit::ObjectRef| o.namespace == ns.name && o.subresource == "scale";
+    let all = suite.cluster.audit_log().since(mark)?.writes();
+    let others = all.filter(|e| e.object.as_ref().is_some_and(on_scale));
+    check(others.is_empty(), || format!("somebody fights: {:?}", others.summary()))
 }
 
 pub async fn kubectl_scale_works_without_autoscaling(suite: Arc<Suite>) -> TestResult {
@@ -128,7 +128,7 @@ pub async fn kubectl_autoscale_works_where_ours_is_off(suite: Arc<Suite>) -> Tes
     look::quiet(&suite, &ns.name, 2).await?;
     let mark = suite.cluster.audit_log().mark()?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let writes = look::writes(&suite, mark, &ns.name)?;
+    let writes = look::deeds(&suite, mark, &ns.name)?;
     check(writes.is_empty(), || format!("{:?}", writes.summary()))?;
     let now = look::uids(&hpas(&ns).list(&ListParams::default()).await?.items);
     check(theirs == now && now.len() == 2, || format!("autoscalers {theirs:?} became {now:?}"))
@@ -202,7 +202,9 @@ pub async fn an_autoscaler_on_the_deployment_is_left_alone(suite: Arc<Suite>) ->
     check(seen.iter().all(|n| [2, 5].contains(n)), || format!("the Deployment went over {seen:?} replicas"))
 }
 
-pub async fn an_autoscaler_on_the_deployment_is_told_without_autoscaling_too(suite: Arc<Suite>) -> TestResult {
+pub async fn an_autoscaler_on_the_deployment_is_told_without_autoscaling_too(
+    suite: Arc<Suite>,
+) -> TestResult {
     crate::operator(&suite);
     let ns = suite.namespace("taken").await?;
     ns.fleet("weather", &format!("{{replicas: 3, {SERVER}}}")).await?;
@@ -246,7 +248,7 @@ pub async fn applying_the_same_file_again_changes_nothing(suite: Arc<Suite>) -> 
         check(after.spec == before.spec && after.metadata.generation == before.metadata.generation, || {
             format!("{mode:?}: the second apply changed the fleet: {:?}", after.spec.replicas)
         })?;
-        let writes = look::writes(&suite, mark, &ns.name)?;
+        let writes = look::deeds(&suite, mark, &ns.name)?;
         check(writes.is_empty(), || format!("{mode:?}: {:?}", writes.summary()))?;
         check(look::uids(&look::pods(&ns, "weather").await?) == pods, || format!("{mode:?}: other pods"))?;
     }

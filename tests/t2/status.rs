@@ -30,7 +30,8 @@ pub async fn every_revision_tells_the_truth(suite: Arc<Suite>) -> TestResult {
     crate::operator(&suite);
     let ns = suite.namespace("truth").await?;
     let fleets: History<McpFleet> = History::of(ns.api(), watcher::Config::default()).await?;
-    let headless = watcher::Config::default().labels("mcpfleet.io/fleet=weather,service.kubernetes.io/headless");
+    let headless =
+        watcher::Config::default().labels("mcpfleet.io/fleet=weather,service.kubernetes.io/headless");
     let slices: History<EndpointSlice> = History::of(ns.api(), headless).await?;
 
     ns.fleet("weather", &format!("{{replicas: 3, {SERVER}}}")).await?;
@@ -53,7 +54,8 @@ pub async fn every_revision_tells_the_truth(suite: Arc<Suite>) -> TestResult {
         let n_ready = all.iter().filter(|r| is_ready(&r.object)).count();
         check(n_ready >= 4, || format!("Ready was seen {n_ready} times only"))?;
         all.iter().try_for_each(|revision| honest(revision, &timeline))?;
-        let observed: Vec<i64> = all.iter().filter_map(|r| r.object.status.as_ref()?.observed_generation).collect();
+        let observed: Vec<i64> =
+            all.iter().filter_map(|r| r.object.status.as_ref()?.observed_generation).collect();
         check(observed.is_sorted(), || format!("observedGeneration went back: {observed:?}"))
     })
 }
@@ -117,7 +119,9 @@ fn honest(revision: &Revision<McpFleet>, timeline: &[(Instant, usize)]) -> Resul
         check(c.observed_generation == status.observed_generation, || format!("{c:?}"))?;
     }
     let generation = fleet.metadata.generation.unwrap_or_default();
-    check(status.observed_generation.is_some_and(|observed| observed <= generation), || format!("{status:?}"))?;
+    check(status.observed_generation.is_some_and(|observed| observed <= generation), || {
+        format!("{status:?}")
+    })?;
     let serving = endpoints_around(revision.at, timeline);
     check(status.ready_replicas as usize <= serving, || {
         format!("status says {} ready, {serving} endpoints serve", status.ready_replicas)
@@ -155,8 +159,11 @@ pub async fn a_used_up_quota_is_told_and_recovers(suite: Arc<Suite>) -> TestResu
 pub async fn a_missing_service_account_is_told_and_recovers(suite: Arc<Suite>) -> TestResult {
     crate::operator(&suite);
     let ns = suite.namespace("account").await?;
-    ns.fleet("weather", "{replicas: 2, server: {image: registry.example/weather:1, serviceAccountName: robot}}")
-        .await?;
+    ns.fleet(
+        "weather",
+        "{replicas: 2, server: {image: registry.example/weather:1, serviceAccountName: robot}}",
+    )
+    .await?;
     told(&ns, "Ready", "ServiceAccountMissing", "create it").await?;
     let account = serde_json::from_value(json!({"metadata": {"name": "robot"}}))?;
     ns.api::<ServiceAccount>().create(&PostParams::default(), &account).await?;
@@ -167,8 +174,11 @@ pub async fn a_missing_service_account_is_told_and_recovers(suite: Arc<Suite>) -
 pub async fn an_unschedulable_pod_is_told_and_recovers(suite: Arc<Suite>) -> TestResult {
     crate::operator(&suite);
     let ns = suite.namespace("nowhere").await?;
-    ns.fleet("weather", "{replicas: 2, server: {image: registry.example/weather:1, nodeSelector: {disk: none}}}")
-        .await?;
+    ns.fleet(
+        "weather",
+        "{replicas: 2, server: {image: registry.example/weather:1, nodeSelector: {disk: none}}}",
+    )
+    .await?;
     told(&ns, "Ready", "Unschedulable", "nodeSelector").await?;
     told(&ns, "Available", "Unschedulable", "nodeSelector").await?;
     ns.respec("weather", &format!("{{replicas: 2, {SERVER}}}")).await?;
@@ -184,7 +194,8 @@ pub async fn a_rollout_that_cannot_finish_keeps_the_old_pods(suite: Arc<Suite>) 
     ns.fleet("weather", &old).await?;
     ns.condition("weather", "Ready", "True", "Ready").await?;
     let served = look::uids(&look::pods(&ns, "weather").await?);
-    let headless = watcher::Config::default().labels("mcpfleet.io/fleet=weather,service.kubernetes.io/headless");
+    let headless =
+        watcher::Config::default().labels("mcpfleet.io/fleet=weather,service.kubernetes.io/headless");
     let slices: History<EndpointSlice> = History::of(ns.api(), headless).await?;
 
     ns.respec(
@@ -203,7 +214,8 @@ pub async fn a_rollout_that_cannot_finish_keeps_the_old_pods(suite: Arc<Suite>) 
     ns.condition("weather", "Progressing", "True", "RolloutComplete").await?;
     ns.condition("weather", "Ready", "True", "Ready").await?;
     wait::until("the old pods alone", wait::LIMIT, async || {
-        let pods = look::pods(&ns, "weather").await.map_err(|e| e.message().unwrap_or_default().to_owned())?;
+        let pods =
+            look::pods(&ns, "weather").await.map_err(|e| e.message().unwrap_or_default().to_owned())?;
         let now = look::uids(&pods);
         if now == served { Ok(()) } else { Err(format!("{served:?} became {now:?}")) }
     })

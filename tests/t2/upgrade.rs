@@ -59,7 +59,7 @@ pub async fn another_version_restarts_nobody(_suite: Arc<Suite>) -> TestResult {
     }
     for i in 0..N_FLEETS {
         ns.condition(&name(i), "Ready", "True", "Ready").await?;
-        autoscaler_has_spoken(&ns, &name(i)).await?;
+        look::autoscaler_has_spoken(&ns, &name(i)).await?;
     }
     quiet(&cluster).await?;
     let before = pods(&ns).await?;
@@ -84,7 +84,9 @@ pub async fn another_version_restarts_nobody(_suite: Arc<Suite>) -> TestResult {
         let (new, touched) = (&after[fleet], [name(3), name(9)].contains(fleet));
         check((old == new) != touched, || format!("{fleet}: pods {old:?} became {new:?}"))?;
     }
-    check(agent(&ns, &name(9)).await?.as_deref() == Some("registry.example/agent:2"), || "an old agent".into())?;
+    check(agent(&ns, &name(9)).await?.as_deref() == Some("registry.example/agent:2"), || {
+        "an old agent".into()
+    })?;
 
     // And back again.
     check(second.terminate() == Some(0), || "the second version did not end in order".into())?;
@@ -98,16 +100,6 @@ fn name(i: usize) -> String {
     format!("weather-{i}")
 }
 
-/// What an autoscaler says first is news of its own, and no matter of the operator's version.
-async fn autoscaler_has_spoken(ns: &Namespace, fleet: &str) -> Result<(), Failed> {
-    wait::until(&format!("the autoscaler of {fleet}"), wait::LIMIT, async || {
-        let live = ns.get(fleet).await.map_err(|e| e.message().unwrap_or_default().to_owned())?;
-        let reasons = ["ScalingActive", "AbleToScale"].map(|type_| look::condition(&live, type_).1);
-        if reasons.iter().any(|r| r == "Pending") { Err(format!("{reasons:?}")) } else { Ok(()) }
-    })
-    .await
-}
-
 /// UIDs of the pods that are not ending, by fleet.
 async fn pods(ns: &Namespace) -> Result<BTreeMap<String, Vec<String>>, Failed> {
     let mut by_fleet = BTreeMap::<_, Vec<_>>::new();
@@ -116,7 +108,9 @@ async fn pods(ns: &Namespace) -> Result<BTreeMap<String, Vec<String>>, Failed> {
             by_fleet.entry(pod.labels()["mcpfleet.io/fleet"].clone()).or_default().push(pod.uid().unwrap());
         }
     }
-    by_fleet.values_mut().for_each(|uids| uids.sort());
+    for uids in by_fleet.values_mut() {
+        uids.sort();
+    }
     Ok(by_fleet)
 }
 
@@ -166,7 +160,8 @@ async fn replaced(ns: &Namespace, fleet: &str, before: &BTreeMap<String, Vec<Str
     wait::until(&format!("new pods of {fleet}"), wait::LIMIT, async || {
         let now = pods(ns).await.map_err(|e| e.message().unwrap_or_default().to_owned())?;
         let uids = now.get(fleet).cloned().unwrap_or_default();
-        let all_new = uids.len() == before[fleet].len() && uids.iter().all(|uid| !before[fleet].contains(uid));
+        let all_new =
+            uids.len() == before[fleet].len() && uids.iter().all(|uid| !before[fleet].contains(uid));
         if all_new { Ok(()) } else { Err(format!("{:?} became {uids:?}", before[fleet])) }
     })
     .await

@@ -58,7 +58,8 @@ pub async fn load_scales_up_and_its_end_scales_down(suite: Arc<Suite>) -> TestRe
     // The autoscaler's, not the file's.
     spec.as_object_mut().ok_or("a spec")?.remove("replicas");
     // Little, so that the machine stays free for the other tests: the limit keeps each pod at 0.1 CPU.
-    let resources = json!({"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}});
+    let resources =
+        json!({"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}});
     let spec = lab::with(spec, "/server/resources", resources);
     lab::ready_fleet(&ns, "weather", &spec).await?;
     wait::until("the autoscaler at work", SCALING, async || {
@@ -83,7 +84,9 @@ pub async fn load_scales_up_and_its_end_scales_down(suite: Arc<Suite>) -> TestRe
     let low = std::cell::Cell::new(up);
     wait::holds("the scale under load", Duration::from_secs(20), async || {
         let (wanted, _) = scales(&ns, "weather").await?;
-        if wanted < low.get() { return Err(format!("{} → {wanted}", low.get())) }
+        if wanted < low.get() {
+            return Err(format!("{} → {wanted}", low.get()));
+        }
         low.set(wanted);
         Ok(())
     })

@@ -1,10 +1,11 @@
 //! A fleet's ordinary life: from `kubectl apply` to answered calls, and back after a pod has died.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{process::Command, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, api::DeleteParams};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use kube::{Api, ResourceExt, api::DeleteParams};
 use libtest_mimic::Failed;
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
@@ -85,35 +86,72 @@ pub async fn killed_pods_and_processes_come_back(suite: Arc<Suite>) -> TestResul
     })
     .await?;
     ns.condition("weather", "Ready", "True", "Ready").await?;
-    let url = lab::url(&ns, "weather");
-    lab::call(&ns, "after", &["--url", &url, "call", "whoami"]).await?;
+    lab::answers(&ns, "weather").await?;
     lab::delete_fleet(&ns, "weather").await
 }
 
-/// The operator's own death is a matter of its lease; the fleet does not notice.
-pub async fn the_leader_dies_and_the_other_replica_goes_on(suite: Arc<Suite>) -> TestResult {
+/// A node that dies with a pod on it: the fleet says so, and the pod is replaced on another node.
+pub async fn a_dead_node_is_told_and_left(suite: Arc<Suite>) -> TestResult {
+    lab::install(&suite)?;
+    let ns = suite.namespace("node-death").await?;
+    let prefers = json!([{"weight": 100, "preference": {"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": [lab::SPARE]}]}}]);
+    let affinity = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": prefers}});
+    // By default Kubernetes waits five minutes for a node that may come back.
+    let soon =
+        |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1});
+    let tolerations = json!([
+        lab::spare_toleration(),
+        soon("node.kubernetes.io/not-ready"),
+        soon("node.kubernetes.io/unreachable"),
+    ]);
+    let spec = lab::with(lab::sample(1), "/server/affinity", affinity);
+    let spec = lab::with(spec, "/server/tolerations", tolerations);
+    lab::ready_fleet(&ns, "weather", &spec).await?;
+    let pod = lab::pods(&ns, "weather").await?.remove(0);
+    if lab::node(&pod) != Some(lab::SPARE) {
+        return Err(format!("the pod is on {:?}", lab::node(&pod)).into());
+    }
+    suite.cluster.kill_node(3)?;
+    let killed = Instant::now();
+    wait::until("the fleet to say that it does not serve", lab::PODS, async || {
+        let fleet = ns.get("weather").await.map_err(|e| format!("{e:?}"))?;
+        let conditions = fleet.status.map(|s| s.conditions).unwrap_or_default();
+        match conditions.iter().find(|c| c.type_ == "Available") {
+            Some(c) if c.status == "False" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let told = killed.elapsed();
+    ns.condition("weather", "Ready", "True", "Ready").await?;
+    eprintln!("life: node dead, told after {told:.1?}, replaced after {:.1?}", killed.elapsed());
+    lab::answers(&ns, "weather").await?;
+    suite.cluster.start_node(3)?;
+    lab::settled(&ns, "weather", 1, |p| lab::node(p) != Some(lab::SPARE)).await?;
+    lab::delete_fleet(&ns, "weather").await
+}
+
+/// SIGKILL, so that nothing is handed over: the other replica goes on once the lease has run out.
+pub async fn the_leader_is_killed_and_the_other_replica_goes_on(suite: Arc<Suite>) -> TestResult {
     lab::install(&suite)?;
     let ns = suite.namespace("leader").await?;
-    let holder = || -> Result<String, Failed> {
-        let args = [
-            "-n",
-            lab::SYSTEM,
-            "get",
-            "lease",
-            "mcp-fleet-operator",
-            "-o",
-            "jsonpath={.spec.holderIdentity}",
-        ];
-        suite.kubectl(&args)
+    let leases: Api<Lease> = Api::namespaced(suite.client.clone(), lab::SYSTEM);
+    let holder = async || -> Result<String, Failed> {
+        let lease = leases.get("mcp-fleet-operator").await?;
+        Ok(lease.spec.and_then(|s| s.holder_identity).unwrap_or_default())
     };
-    let old = holder()?;
+    let old = holder().await?;
     let (pod, _) = old.rsplit_once('_').ok_or_else(|| format!("holder {old:?}"))?;
-    let mut command = suite.cluster.kubectl();
-    let args = ["-n", lab::SYSTEM, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"];
-    command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status()?;
+    let pods: Api<Pod> = Api::namespaced(suite.client.clone(), lab::SYSTEM);
+    let (pid, _) = lab::process(&pods.get(pod).await?, "mcp-fleet")?;
+    if !Command::new("kill").args(["-KILL", &pid]).status()?.success() {
+        return Err(format!("kill -KILL {pid}").into());
+    }
+    let killed = Instant::now();
     lab::ready_fleet(&ns, "weather", &lab::sample(1)).await?;
-    let new = holder()?;
+    let new = holder().await?;
+    eprintln!("life: leader killed, a new fleet Ready after {:.1?}", killed.elapsed());
     if new == old {
         return Err(format!("{old} still holds the lease").into());
     }

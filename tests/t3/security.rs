@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,13 +20,21 @@ fn complaints(pod: &Value, may_have_token: bool) -> Vec<String> {
     };
     let spec = &pod["spec"];
     demand("runAsNonRoot".into(), &spec["securityContext"]["runAsNonRoot"], json!(true));
-    demand("seccompProfile".into(), &spec["securityContext"]["seccompProfile"]["type"], json!("RuntimeDefault"));
+    demand(
+        "seccompProfile".into(),
+        &spec["securityContext"]["seccompProfile"]["type"],
+        json!("RuntimeDefault"),
+    );
     demand("enableServiceLinks".into(), &spec["enableServiceLinks"], json!(false));
     let containers = ["initContainers", "containers"].iter().filter_map(|key| spec[key].as_array()).flatten();
     for container in containers {
         let (name, context) = (&container["name"], &container["securityContext"]);
         demand(format!("{name}: readOnlyRootFilesystem"), &context["readOnlyRootFilesystem"], json!(true));
-        demand(format!("{name}: allowPrivilegeEscalation"), &context["allowPrivilegeEscalation"], json!(false));
+        demand(
+            format!("{name}: allowPrivilegeEscalation"),
+            &context["allowPrivilegeEscalation"],
+            json!(false),
+        );
         demand(format!("{name}: capabilities"), &context["capabilities"]["drop"], json!(["ALL"]));
         let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
         let has_token = mounts.any(|m| m["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount");
@@ -53,8 +60,7 @@ pub async fn a_restricted_namespace_runs_a_fleet(suite: Arc<Suite>) -> TestResul
         return Err("an ordinary pod was let in: Pod Security is not at work".into());
     }
     // The kernel's view: the user of the server's process, and no capability left.
-    let (node, uid) = (pod.spec.as_ref().and_then(|s| s.node_name.clone()), pod.uid());
-    let status = process_status(uid.ok_or("no uid")?.as_str()).ok_or_else(|| format!("no process on {node:?}"))?;
+    let (_, status) = lab::process(&pod, "mcp-server")?;
     let line = |key: &str| status.lines().find(|l| l.starts_with(key)).unwrap_or_default().to_owned();
     let user = line("Uid:");
     if user.split_whitespace().skip(1).any(|id| id != "65532")
@@ -65,16 +71,6 @@ pub async fn a_restricted_namespace_runs_a_fleet(suite: Arc<Suite>) -> TestResul
         return Err(status.into());
     }
     lab::delete_fleet(&ns, "weather").await
-}
-
-/// `/proc/PID/status` of the `mcp-server` in the cgroup of a pod: the nodes run on this machine.
-fn process_status(pod_uid: &str) -> Option<String> {
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let cgroup = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
-        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
-        let is_server = status.lines().next() == Some("Name:\tmcp-server");
-        (is_server && cgroup.contains(pod_uid)).then_some(status)
-    })
 }
 
 /// [`lab::install`] has put the chart into a restricted namespace; what it made is as strict as a fleet.
@@ -88,7 +84,14 @@ pub async fn the_product_itself_is_restricted(suite: Arc<Suite>) -> TestResult {
         return Err(format!("{} pods: {}", pods.len(), found.join("\n")).into());
     }
     // Two replicas, one of which leads and both of which are ready.
-    let holder = suite.kubectl(&["-n", lab::SYSTEM, "get", "lease", "-o", "jsonpath={.items[*].spec.holderIdentity}"])?;
+    let holder = suite.kubectl(&[
+        "-n",
+        lab::SYSTEM,
+        "get",
+        "lease",
+        "-o",
+        "jsonpath={.items[*].spec.holderIdentity}",
+    ])?;
     let names: Vec<&str> = pods.iter().filter_map(|p| p["metadata"]["name"].as_str()).collect();
     if !names.iter().any(|name| holder.starts_with(&format!("{name}_"))) {
         return Err(format!("pods {names:?}, lease held by {holder}").into());

@@ -157,10 +157,14 @@ fn a_foreign_object_is_never_touched() {
     let mut service =
         observed.children.remove(observed.children.iter().position(|c| c.name == "weather").expect("one"));
     service.owner_uid = Some("uid-of-another".into());
-    observed.owned_by_other.push(service);
-    let plan = plan_of(FULL, &observed, "agent:1");
-    assert_eq!(plan.n_writes(), 0);
-    assert_eq!(plan.blocked[0].reason, "ChildConflict");
+    for (owned_by_fleet, advice) in [(false, "delete or rename it"), (true, "when it is gone")] {
+        service.owned_by_fleet = owned_by_fleet;
+        observed.owned_by_other = vec![service.clone()];
+        let plan = plan_of(FULL, &observed, "agent:1");
+        assert_eq!(plan.n_writes(), 0);
+        assert_eq!(plan.blocked[0].reason, "ChildConflict");
+        assert!(plan.blocked[0].message.contains(advice), "{}", plan.blocked[0].message);
+    }
 }
 
 #[test]

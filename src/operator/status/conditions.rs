@@ -139,15 +139,25 @@ pub(super) fn scaling_active(fleet: &ValidatedFleet, observed: &Observed) -> Ver
 }
 
 fn foreign_message(foreign: &ForeignAutoscaler) -> String {
-    let target = if foreign.on_deployment { "the fleet's Deployment" } else { "the fleet" };
+    let name = &foreign.name;
+    if foreign.on_deployment {
+        return format!(
+            "HorizontalPodAutoscaler {name} scales the fleet's Deployment, so spec.replicas is not followed and no \
+             autoscaler of the fleet's own runs: delete it, or let it scale the McpFleet with \
+             spec.autoscaling.actuator: Off"
+        );
+    }
     format!(
-        "HorizontalPodAutoscaler {} scales {target}, so the fleet's own stepped aside: delete it, \
-         or say spec.autoscaling.actuator: Off",
-        foreign.name
+        "HorizontalPodAutoscaler {name} scales the fleet, so the fleet's own stepped aside: delete it, or say \
+         spec.autoscaling.actuator: Off"
     )
 }
 
 pub(super) fn able_to_scale(fleet: &ValidatedFleet, observed: &Observed, holder: &ReplicasHolder) -> Verdict {
+    // Whoever sets spec.replicas, with or without autoscaling of ours, has to learn that it has no effect.
+    if let Some(foreign) = observed.foreign_autoscaler.as_ref().filter(|f| f.on_deployment) {
+        return verdict("False", reasons::FOREIGN_AUTOSCALER, foreign_message(foreign));
+    }
     match (&fleet.scaling, holder) {
         (Scaling::Hpa(_), Some(holder)) => {
             let message = format!(

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::operator::{
-    observe::LiveChild,
+    observe::{ForeignAutoscaler, LiveChild},
     pods::{PodFacts, Problem},
     test_support::validated,
 };
@@ -124,7 +124,17 @@ fn the_hpas_words_are_passed_on() {
     assert_eq!(say(&status_of(spec, &state), "ScalingActive"), is("False", "ForeignAutoscaler"));
 }
 
-use crate::operator::observe::ForeignAutoscaler;
+#[test]
+fn an_autoscaler_on_the_deployment_disables_the_scale_for_everybody() {
+    let mut state = observed(deployment(3, 3, 3, 3), 3);
+    assert_eq!(say(&status_of(FIXED, &state), "AbleToScale"), is("True", "ScaleSubresource"));
+    state.foreign_autoscaler = Some(ForeignAutoscaler { name: "mine".into(), on_deployment: false });
+    assert_eq!(say(&status_of(FIXED, &state), "AbleToScale"), is("True", "ScaleSubresource"));
+    state.foreign_autoscaler = Some(ForeignAutoscaler { name: "mine".into(), on_deployment: true });
+    for spec in [FIXED, "{replicas: 3, server: {image: a}, autoscaling: {}}"] {
+        assert_eq!(say(&status_of(spec, &state), "AbleToScale"), is("False", "ForeignAutoscaler"));
+    }
+}
 
 #[test]
 fn the_transition_time_stays_as_long_as_the_state() {
