@@ -15,7 +15,7 @@ use super::{
     children::ChildKind,
     desired::Desired,
     events::Note,
-    observe::{Caches, LiveChild, object_key},
+    observe::{Caches, LiveChild},
     plan::{Because, Blocked, Effect, applied_hash, in_the_way},
     realign::moved_ports,
     validate::ValidatedFleet,
@@ -212,7 +212,7 @@ impl Applier<'_> {
         let reply =
             self.fenced("apply", kind.as_str(), name, api.patch(name, &params, &Patch::Apply(&body))).await?;
         if let Some(entry) = LiveChild::entry(*kind, reply) {
-            self.caches.children(*kind).insert(entry);
+            self.caches.children(*kind).wrote(entry);
         }
         Ok(())
     }
@@ -236,11 +236,8 @@ impl Applier<'_> {
         let api = self.api(fleet, kind);
         let key = (fleet.namespace.clone(), name.to_owned());
         match self.fenced("delete", kind.as_str(), name, api.delete(name, &params)).await {
-            Ok(reply) => {
-                // An object that stays for a finalizer comes back by the watch, marked as ending.
-                if let Some(object) = reply.left() {
-                    debug_assert_eq!(object_key(&object), key);
-                }
+            // An object that stays for a finalizer comes back by the watch, marked as ending.
+            Ok(_) => {
                 self.caches.children(kind).remove(&key);
                 Ok(Outcome::Done(Some(Note::of_delete(kind, name, because))))
             }

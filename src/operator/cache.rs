@@ -29,6 +29,8 @@ pub struct Cache<T> {
     inner: RwLock<Inner<T>>,
     /// What a new object of a held name does to it.
     meet: fn(&T, &T) -> Meeting,
+    /// resourceVersion of a held object, where own writes are taken in; else 0.
+    version: fn(&T) -> u64,
 }
 
 /// What a new object does to the one of the same name that is held.
@@ -47,23 +49,30 @@ struct Inner<T> {
     fleet_of: HashMap<ObjectKey, FleetKey>,
     /// What a relist has named so far; the rest is gone at its end.
     relisted: Option<HashSet<ObjectKey>>,
+    /// Greatest resourceVersion that the watch has told of.
+    watched: u64,
     synced: bool,
 }
 
 impl<T: PartialEq> Default for Cache<T> {
     fn default() -> Self {
-        Self::guarded(|held, new| if held == new { Meeting::Same } else { Meeting::News })
+        Self::guarded(|held, new| if held == new { Meeting::Same } else { Meeting::News }, |_| 0)
     }
 }
 
 impl<T> Cache<T> {
-    /// A cache in which `meet(held, new)` decides. With it the cache can take in the reply of an own write at
-    /// once, and a watch that lags behind does not undo it: reads never fall behind own writes (the aim of
-    /// KEP-5647).
-    pub fn guarded(meet: fn(&T, &T) -> Meeting) -> Self {
-        let inner =
-            Inner { by_fleet: HashMap::new(), fleet_of: HashMap::new(), relisted: None, synced: false };
-        Self { inner: RwLock::new(inner), meet }
+    /// A cache that takes in the replies of own writes at once ([`Cache::wrote`]), so that reads never fall
+    /// behind own writes (the aim of KEP-5647). `meet(held, new)` keeps a watch that lags behind from undoing
+    /// it; `version` is an object's resourceVersion, comparable within a kind.
+    pub fn guarded(meet: fn(&T, &T) -> Meeting, version: fn(&T) -> u64) -> Self {
+        let inner = Inner {
+            by_fleet: HashMap::new(),
+            fleet_of: HashMap::new(),
+            relisted: None,
+            watched: 0,
+            synced: false,
+        };
+        Self { inner: RwLock::new(inner), meet, version }
     }
 }
 
@@ -74,12 +83,12 @@ impl<T: Clone> Cache<T> {
     }
 
     /// Takes in a watch event; returns the fleets that it touches. `entry` says what an object is to us,
-    /// or `None` where it is nothing of ours.
+    /// or `None` where it is nothing of ours; `id` is its key and its resourceVersion.
     pub fn take<K>(
         &self,
         event: Event<K>,
         entry: impl Fn(K) -> Option<Entry<T>>,
-        key: impl Fn(&K) -> ObjectKey,
+        id: impl Fn(&K) -> (ObjectKey, u64),
     ) -> Vec<FleetKey> {
         let mut inner = self.inner.write();
         match event {
@@ -88,7 +97,8 @@ impl<T: Clone> Cache<T> {
                 Vec::new()
             }
             Event::InitApply(object) | Event::Apply(object) => {
-                let object_key = key(&object);
+                let (object_key, version) = id(&object);
+                inner.watched = inner.watched.max(version);
                 if let Some(relisted) = &mut inner.relisted {
                     relisted.insert(object_key.clone());
                 }
@@ -97,7 +107,13 @@ impl<T: Clone> Cache<T> {
                     None => inner.remove(&object_key).into_iter().collect(),
                 }
             }
-            Event::Delete(object) => inner.remove(&key(&object)).into_iter().collect(),
+            Event::Delete(object) => {
+                let (key, version) = id(&object);
+                inner.watched = inner.watched.max(version);
+                // What we created anew under the same name is not what was deleted.
+                let newer = inner.held(&key).is_some_and(|held| (self.version)(held) > version);
+                if newer { Vec::new() } else { inner.remove(&key).into_iter().collect() }
+            }
             Event::InitDone => {
                 inner.synced = true;
                 let relisted = inner.relisted.take().unwrap_or_default();
@@ -108,9 +124,14 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    /// Takes in one object that was read or written directly.
-    pub fn insert(&self, entry: Entry<T>) {
-        self.inner.write().insert(entry, self.meet);
+    /// Takes in the reply of an own write. Where the watch is past that version already and the object is not
+    /// held, it was deleted in the meantime, and no event will come to say so again.
+    pub fn wrote(&self, entry: Entry<T>) {
+        let mut inner = self.inner.write();
+        let passed = (self.version)(&entry.value) <= inner.watched;
+        if !passed || inner.held(&entry.key).is_some() {
+            inner.insert(entry, self.meet);
+        }
     }
 
     /// Removes one object that a direct read did not find.
@@ -145,6 +166,10 @@ impl<T: Clone> Cache<T> {
 }
 
 impl<T> Inner<T> {
+    fn held(&self, key: &ObjectKey) -> Option<&T> {
+        self.by_fleet.get(self.fleet_of.get(key)?)?.get(&key.1)
+    }
+
     /// Returns the fleets that it touches.
     fn insert(&mut self, entry: Entry<T>, meet: fn(&T, &T) -> Meeting) -> Vec<FleetKey> {
         let held = self.by_fleet.get_mut(&entry.fleet).and_then(|objects| objects.get_mut(&entry.key.1));
@@ -196,7 +221,8 @@ mod tests {
             let fleet = (!fleet.is_empty()).then(|| FleetKey::new("ns", fleet))?;
             Some(Entry { key: ("ns".into(), name.into()), fleet, value })
         };
-        cache.take(event, entry, |o| ("ns".into(), o.0.into())).into_iter().map(|f| f.name).collect()
+        let id = |o: &Object| (("ns".into(), o.0.into()), o.2 as u64);
+        cache.take(event, entry, id).into_iter().map(|f| f.name).collect()
     }
 
     #[test]
@@ -220,13 +246,47 @@ mod tests {
         assert!(cache.is_empty());
     }
 
-    #[test]
-    fn a_guarded_cache_does_not_go_back() {
-        let cache = Cache::guarded(|held: &i32, new| match new.cmp(held) {
+    /// The value is the version.
+    fn guarded() -> Cache<i32> {
+        let meet = |held: &i32, new: &i32| match new.cmp(held) {
             std::cmp::Ordering::Less => Meeting::Older,
             std::cmp::Ordering::Equal => Meeting::Same,
             std::cmp::Ordering::Greater => Meeting::News,
-        });
+        };
+        Cache::guarded(meet, |value| *value as u64)
+    }
+
+    fn wrote(cache: &Cache<i32>, name: &str, version: i32) {
+        let key = ("ns".to_owned(), name.to_owned());
+        cache.wrote(Entry { key, fleet: FleetKey::new("ns", "one"), value: version });
+    }
+
+    #[test]
+    fn a_reply_does_not_bring_back_what_was_deleted_in_the_meantime() {
+        let (cache, one) = (guarded(), FleetKey::new("ns", "one"));
+        take(&cache, Event::Apply(("a", "one", 5)));
+        // We write version 6; the watch tells of it, and of the deletion as version 7, before the reply comes.
+        take(&cache, Event::Apply(("a", "one", 6)));
+        take(&cache, Event::Delete(("a", "one", 7)));
+        wrote(&cache, "a", 6);
+        assert_eq!(cache.get(&one, "a"), None);
+        wrote(&cache, "a", 8);
+        assert_eq!(cache.get(&one, "a"), Some(8), "made anew");
+    }
+
+    #[test]
+    fn a_late_deletion_does_not_take_what_was_made_anew() {
+        let (cache, one) = (guarded(), FleetKey::new("ns", "one"));
+        take(&cache, Event::Apply(("a", "one", 5)));
+        cache.remove(&("ns".into(), "a".into()));
+        wrote(&cache, "a", 9);
+        assert!(take(&cache, Event::Delete(("a", "one", 7))).is_empty());
+        assert_eq!(cache.get(&one, "a"), Some(9));
+    }
+
+    #[test]
+    fn a_guarded_cache_does_not_go_back() {
+        let cache = guarded();
         take(&cache, Event::Apply(("a", "one", 5)));
         assert!(take(&cache, Event::Apply(("a", "one", 4))).is_empty());
         assert_eq!(cache.get(&FleetKey::new("ns", "one"), "a"), Some(5));

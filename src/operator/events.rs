@@ -2,13 +2,7 @@
 
 use serde_json::Value;
 
-use super::{
-    children::ChildKind,
-    desired::Desired,
-    observe::LiveChild,
-    plan::Because,
-    status::condition,
-};
+use super::{children::ChildKind, desired::Desired, observe::LiveChild, plan::Because, status::condition};
 use crate::api::{conditions::types, v1alpha1::McpFleetStatus};
 
 /// Something worth an event.

@@ -133,7 +133,7 @@ impl Default for Caches {
         Self {
             children: ChildKind::ALL
                 .into_iter()
-                .map(|kind| (kind, Cache::guarded(LiveChild::meet)))
+                .map(|kind| (kind, Cache::guarded(LiveChild::meet, |child| child.resource_version)))
                 .collect(),
             pods: Cache::default(),
             endpoints: Cache::default(),
@@ -245,6 +245,12 @@ pub fn observe(caches: &Caches, fleet: &FleetKey, uid: &str) -> Observed {
     observed
 }
 
+/// Key and resourceVersion of a watched object.
+pub fn object_id<K: kube::Resource>(object: &K) -> (ObjectKey, u64) {
+    let version = object.meta().resource_version.as_deref().and_then(|v| v.parse().ok());
+    (object_key(object), version.unwrap_or_default())
+}
+
 /// Key of a watched object.
 pub fn object_key<K: kube::Resource>(object: &K) -> ObjectKey {
     (object.namespace().unwrap_or_default(), object.name_any())
@@ -273,7 +279,7 @@ mod tests {
         for (owner, is_foreign) in [("McpFleet", false), ("ScaledObject", true)] {
             let caches = Caches::default();
             let kind = ChildKind::HorizontalPodAutoscaler;
-            caches.children(kind).insert(LiveChild::entry(kind, autoscaler(owner)).expect("an entry"));
+            caches.children(kind).wrote(LiveChild::entry(kind, autoscaler(owner)).expect("an entry"));
             let observed = observe(&caches, &FleetKey::new("tools", "weather"), "of-this");
             assert_eq!(observed.foreign_autoscaler.is_some(), is_foreign, "{owner}");
             assert_eq!(observed.owned_by_other.len(), usize::from(!is_foreign), "{owner}");

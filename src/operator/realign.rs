@@ -46,7 +46,8 @@ fn ports(wanted: &[Value], live: &[Value], path: &str, operations: &mut Vec<Valu
             if let Some(value) = wanted.get(key)
                 && live[index].get(key) != Some(value)
             {
-                operations.push(json!({"op": "add", "path": format!("{path}/{index}/{key}"), "value": value}));
+                operations
+                    .push(json!({"op": "add", "path": format!("{path}/{index}/{key}"), "value": value}));
             }
         }
     }
@@ -58,8 +59,7 @@ mod tests {
 
     #[test]
     fn a_port_with_our_name_comes_back_under_our_number() {
-        let wanted =
-            json!({"spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}]}});
+        let wanted = json!({"spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}]}});
         let live = json!({"spec": {"ports": [{"name": "mine", "port": 9}, {"name": "http", "port": 81, "protocol": "UDP", "nodePort": 30001}]}});
         assert_eq!(
             moved_ports(&wanted, &live),

@@ -11,10 +11,7 @@ use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{
-    Api, Client,
-    api::PostParams,
-};
+use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -54,7 +51,8 @@ impl Recorder {
                 continue;
             }
             let event = event(about, &note, &self.instance, Timestamp::now());
-            let api: Api<Event> = Api::namespaced(self.client.clone(), about.namespace.as_deref().unwrap_or_default());
+            let api: Api<Event> =
+                Api::namespaced(self.client.clone(), about.namespace.as_deref().unwrap_or_default());
             if let Err(error) = api.create(&PostParams::default(), &event).await {
                 tracing::warn!(error = %Chain(&error), reason = note.reason, "failed to publish an event");
             }

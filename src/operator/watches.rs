@@ -20,10 +20,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::{
-    cache::{Cache, Entry},
+    cache::{Cache, Entry, ObjectKey},
     children::ChildKind,
     metrics::Metrics,
-    observe::{Caches, LiveChild, MountFailure, object_key},
+    observe::{Caches, LiveChild, MountFailure, object_id, object_key},
     pods,
 };
 use crate::{api::names, domain::FleetKey, runtime::chain::Chain};
@@ -73,7 +73,7 @@ impl Watches {
         };
         let stream = watcher(api, config.page_size(PAGE_SIZE));
         let caches = Arc::clone(&self.caches);
-        let take = move |event| caches.children(kind).take(event, |o| LiveChild::entry(kind, o), dynamic_key);
+        let take = move |event| caches.children(kind).take(event, |o| LiveChild::entry(kind, o), dynamic_id);
         Box::pin(follow(kind.as_str(), stream, self.clone(), take))
     }
 
@@ -153,13 +153,14 @@ impl Watches {
             None => Api::all(self.client.clone()),
         };
         let caches = Arc::clone(&self.caches);
-        let take = move |event| cache(&caches).take(event, &entry, object_key);
+        let take = move |event| cache(&caches).take(event, &entry, object_id);
         Box::pin(follow(name, watcher(api, config.page_size(PAGE_SIZE)), self.clone(), take))
     }
 }
 
-fn dynamic_key(object: &DynamicObject) -> (String, String) {
-    (object.namespace().unwrap_or_default(), object.name_any())
+fn dynamic_id(object: &DynamicObject) -> (ObjectKey, u64) {
+    let version = object.metadata.resource_version.as_deref().and_then(|v| v.parse().ok());
+    ((object.namespace().unwrap_or_default(), object.name_any()), version.unwrap_or_default())
 }
 
 fn fleet_of<K: ResourceExt>(object: &K) -> Option<FleetKey> {

@@ -26,6 +26,7 @@ async fn under_load(
     fleet: &str,
     change: impl AsyncFnOnce() -> TestResult,
 ) -> Result<[serde_json::Value; 2], Failed> {
+    lab::reachable(suite, ns, fleet).await?;
     let (per_call, pool) = futures::future::try_join(
         Load::start(suite, ns, fleet, Connections::PerCall),
         Load::start(suite, ns, fleet, Connections::Pool),
@@ -122,6 +123,7 @@ pub async fn a_busy_pod_ends_after_its_call_and_an_empty_one_at_once(suite: Arc<
     .await?;
     let name = async |fleet: &str| Ok::<_, Failed>(lab::pods(&ns, fleet).await?.remove(0).name_any());
     let (busy, empty) = (name("busy").await?, name("empty").await?);
+    lab::reachable(&suite, &ns, "busy").await?;
     let begun = Instant::now();
     hold_a_call(&ns, &lab::url(&ns, "busy")).await?;
     let deleted = lab::delete(&ns, &busy).await?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, LogParams, PostParams},
@@ -237,6 +237,28 @@ pub async fn answers(ns: &Namespace, fleet: &str) -> TestResult {
         call(ns, &client, &["--url", &url, "call", "whoami"]).await.map(drop).map_err(|e| format!("{e:?}"))
     })
     .await
+}
+
+/// Waits until every node but [`SPARE`] leads to a fleet's Service: each kube-proxy learns of its endpoints in
+/// its own time after the fleet is Ready, and refuses connections until then.
+pub async fn reachable(suite: &Suite, ns: &Namespace, fleet: &str) -> TestResult {
+    let service: Service = ns.api().get(fleet).await?;
+    let address = service.spec.and_then(|s| s.cluster_ip).ok_or("no cluster IP")?;
+    let url = format!("http://{address}/mcp");
+    for node in 1..=2 {
+        wait::until(&format!("{fleet} from node {node}"), PODS, async || {
+            let client = concat!(env!("CARGO_TARGET_TMPDIR"), "/../images/mcp-call");
+            let mut command = suite.cluster.command_on_node(node, client);
+            let output =
+                command.args(["--url", &url, "call", "whoami"]).output().map_err(|e| e.to_string())?;
+            if output.status.success() {
+                return Ok(());
+            }
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// How a load holds its connections.

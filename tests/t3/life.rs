@@ -46,6 +46,7 @@ pub async fn from_apply_to_answered_calls(suite: Arc<Suite>) -> TestResult {
     if took > Duration::from_secs(45) {
         return Err(format!("Ready only after {took:?}").into());
     }
+    lab::reachable(&suite, &ns, "weather").await?;
     let url = lab::url(&ns, "weather");
     let list = lab::call(&ns, "list", &["--url", &url, "list"]).await?;
     let whoami = lab::call(&ns, "whoami", &["--url", &url, "call", "whoami"]).await?;

@@ -37,6 +37,7 @@ pub async fn a_hung_server_is_restarted_although_a_connection_is_held(suite: Arc
         "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 2});
     let spec = lab::with(lab::sample(1), "/server/probes/liveness", liveness);
     lab::ready_fleet(&ns, "weather", &spec).await?;
+    lab::reachable(&suite, &ns, "weather").await?;
     let url = lab::url(&ns, "weather");
     // The client gets no answer and holds on to its connection.
     lab::start_client(&ns, "holder", &["--url", &url, "--timeout", "120s", "call", "hang"]).await?;

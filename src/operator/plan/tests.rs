@@ -38,7 +38,7 @@ fn carry_out(mut observed: Observed, plan: &Plan) -> Observed {
                 observed.children.push(live(desired, &format!("{}-{}", desired.kind, desired.name)));
             }
             Effect::Delete { kind, name, .. } => {
-                observed.children.retain(|c| (c.kind, &c.name) != (*kind, name))
+                observed.children.retain(|c| (c.kind, &c.name) != (*kind, name));
             }
             Effect::SeedReplicas(_) | Effect::WriteStatus => {}
         }

@@ -12,7 +12,7 @@ use crate::operator::{
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn child(kind: ChildKind, spec: serde_json::Value, status: serde_json::Value) -> LiveChild {
+fn child(kind: ChildKind, spec: &serde_json::Value, status: &serde_json::Value) -> LiveChild {
     let object = json!({
         "apiVersion": "v1", "kind": kind.as_str(), "spec": spec, "status": status,
         "metadata": {"name": "weather", "namespace": "tools", "uid": "u", "generation": 4, "resourceVersion": "1",
@@ -25,7 +25,7 @@ fn child(kind: ChildKind, spec: serde_json::Value, status: serde_json::Value) ->
 /// Of `desired` replicas: how many there are, run the present template, and are available.
 fn deployment(desired: i32, replicas: i32, updated: i32, available: i32) -> LiveChild {
     let status = json!({"observedGeneration": 4, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": available});
-    child(ChildKind::Deployment, json!({"replicas": desired}), status)
+    child(ChildKind::Deployment, &json!({"replicas": desired}), &status)
 }
 
 fn observed(deployment: LiveChild, ready_endpoints: i32) -> Observed {
@@ -113,8 +113,8 @@ fn the_hpas_words_are_passed_on() {
     let mut state = observed(deployment(3, 3, 3, 3), 3);
     state.children.push(child(
         ChildKind::HorizontalPodAutoscaler,
-        json!({}),
-        json!({"conditions": conditions}),
+        &json!({}),
+        &json!({"conditions": conditions}),
     ));
     let spec = "{replicas: 3, server: {image: a}, autoscaling: {}}";
     let status = status_of(spec, &state);
