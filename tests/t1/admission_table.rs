@@ -17,6 +17,21 @@ const fn bad(at: &'static str, says: &'static str, spec: &'static str) -> Bad {
 /// All rules but that of the name.
 pub const BAD: &[Bad] = &[
     bad(
+        "server.tolerations[]",
+        "needs operator Exists",
+        "{server: {image: a, tolerations: [{effect: NoSchedule}]}}",
+    ),
+    bad(
+        "server.tolerations[]",
+        "operator Exists takes no value",
+        "{server: {image: a, tolerations: [{key: k, operator: Exists, value: v}]}}",
+    ),
+    bad(
+        "server.tolerations[]",
+        "tolerationSeconds needs effect NoExecute",
+        "{server: {image: a, tolerations: [{key: k, value: v, effect: NoSchedule, tolerationSeconds: 5}]}}",
+    ),
+    bad(
         "autoscaling",
         "minReplicas must not be greater than",
         "{server: {image: a}, autoscaling: {minReplicas: 5, maxReplicas: 4}}",

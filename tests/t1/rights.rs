@@ -29,14 +29,6 @@ const UNSEEN: &[(&str, &str)] = &[
         "update mcpfleets.mcpfleet.io/finalizers",
         "asked for by the admission of owner references, which makes no request",
     ),
-    ("get mcpfleets.mcpfleet.io", "whoever may list may get; nothing is added"),
-    ("get pods", "the same"),
-    ("get events", "the same"),
-    ("get endpointslices.discovery.k8s.io", "the same"),
-    (
-        "patch leases.coordination.k8s.io",
-        "replaced as a whole, with its version; whoever may update may patch",
-    ),
     ("watch leases.coordination.k8s.io", "as a get of the one lease, repeated"),
     ("list leases.coordination.k8s.io", "the start of a watch of the one lease"),
 ];

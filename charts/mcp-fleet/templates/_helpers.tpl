@@ -79,7 +79,7 @@ no wildcard, and SECURITY.md says what each line is for.
 {{- define "mcp-fleet.operatorRules" -}}
 - apiGroups: [mcpfleet.io]
   resources: [mcpfleets]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [mcpfleet.io]
   resources: [mcpfleets/status]
   verbs: [patch]
@@ -105,10 +105,10 @@ no wildcard, and SECURITY.md says what each line is for.
 # Read only: why a pod does not start, and whether endpoints are really ready.
 - apiGroups: [""]
   resources: [pods, events]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

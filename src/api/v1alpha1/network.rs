@@ -103,7 +103,7 @@ pub struct Peer {
 pub struct Selector {
     /// Labels and their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
 }
 

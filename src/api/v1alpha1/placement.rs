@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Placement {
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -52,8 +52,14 @@ pub enum TaintEffect {
 }
 
 /// A taint that the pods tolerate.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    cel,
+    validation = Rule::new("has(self.key) || (has(self.operator) && self.operator == 'Exists')").message("server.tolerations: a toleration without a key tolerates every taint and needs operator Exists"),
+    validation = Rule::new("!has(self.value) || !has(self.operator) || self.operator != 'Exists'").message("server.tolerations: operator Exists takes no value"),
+    validation = Rule::new("!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')").message("server.tolerations: tolerationSeconds needs effect NoExecute")
+)]
 pub struct Toleration {
     /// Key of the taint. Without it, every key (then `operator` is `Exists`).
     #[serde(default, skip_serializing_if = "Option::is_none")]

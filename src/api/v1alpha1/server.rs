@@ -159,13 +159,13 @@ pub struct ServerSpec {
 
     /// Further labels of the pods. `mcpfleet.io/…` and `app.kubernetes.io/…` are the operator's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('mcpfleet.io/') && !k.startsWith('app.kubernetes.io/'))").message("server.podLabels: labels below mcpfleet.io/ and app.kubernetes.io/ are the operator's own; use a prefix of yours"))]
     pub pod_labels: BTreeMap<String, String>,
 
     /// Annotations of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 4096)))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('mcpfleet.io/'))").message("server.podAnnotations: annotations below mcpfleet.io/ are the operator's own; use a prefix of yours"))]
     pub pod_annotations: BTreeMap<String, String>,
 

@@ -85,7 +85,7 @@ pub struct ServiceSpec {
     pub session_affinity: SessionAffinity,
     /// Annotations of the Service, for load balancers and the like.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 4096)))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub annotations: BTreeMap<String, String>,
     /// Which nodes a load balancer may send to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
