@@ -38,7 +38,7 @@ has() { local t; for t in "${tiers[@]}"; do [ "$t" = "$1" ] && return 0; done; r
 if has t0; then
   step t0 "formatting" cargo fmt --all --check
   step t0 "lints" cargo clippy --workspace --all-targets -- -D warnings
-  step t0 "units, properties, generated files" cargo test --workspace --lib --bins \
+  step t0 "units, properties, generated files" cargo test --no-fail-fast --workspace --lib --bins \
     --test arrows --test generated --test admission_offline --test network_policy
   step t0 "sample server" cargo test --manifest-path tests/fixtures/mcp-server/Cargo.toml
 fi

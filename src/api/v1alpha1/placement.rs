@@ -51,15 +51,10 @@ pub enum TaintEffect {
     NoExecute,
 }
 
+// Its rules stand on the server: those of a flattened struct's items are not evaluated offline.
 /// A taint that the pods tolerate.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    cel,
-    validation = Rule::new("has(self.key) || (has(self.operator) && self.operator == 'Exists')").message("server.tolerations: a toleration without a key tolerates every taint and needs operator Exists"),
-    validation = Rule::new("!has(self.value) || !has(self.operator) || self.operator != 'Exists'").message("server.tolerations: operator Exists takes no value"),
-    validation = Rule::new("!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')").message("server.tolerations: tolerationSeconds needs effect NoExecute")
-)]
 pub struct Toleration {
     /// Key of the taint. Without it, every key (then `operator` is `Exists`).
     #[serde(default, skip_serializing_if = "Option::is_none")]

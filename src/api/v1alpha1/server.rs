@@ -47,6 +47,9 @@ impl ImagePullPolicy {
     cel,
     validation = Rule::new("self.path.startsWith('/')").message("server.path must start with '/', for example /mcp"),
     validation = Rule::new("(!has(self.probes.startup.path) || self.probes.startup.path != self.path) && (!has(self.probes.readiness.path) || self.probes.readiness.path != self.path) && (!has(self.probes.liveness.path) || self.probes.liveness.path != self.path)").message("server.probes: no MCP server answers a plain GET of its MCP path with 200; name a health path, or use type TCP"),
+    validation = Rule::new("!has(self.tolerations) || self.tolerations.all(t, has(t.key) || (has(t.operator) && t.operator == 'Exists'))").message("server.tolerations: a toleration without a key tolerates every taint and needs operator Exists"),
+    validation = Rule::new("!has(self.tolerations) || self.tolerations.all(t, !has(t.value) || !has(t.operator) || t.operator != 'Exists')").message("server.tolerations: operator Exists takes no value"),
+    validation = Rule::new("!has(self.tolerations) || self.tolerations.all(t, !has(t.tolerationSeconds) || (has(t.effect) && t.effect == 'NoExecute'))").message("server.tolerations: tolerationSeconds needs effect NoExecute"),
     validation = Rule::new("!has(self.volumes) || self.volumes.all(v, !v.name.startsWith('mcp-fleet'))").message("server.volumes: names that start with 'mcp-fleet' are the operator's own; choose another name"),
     validation = Rule::new("!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))").message("server.volumeMounts: each entry must name a volume of server.volumes"),
     validation = Rule::new("!has(self.volumeMounts) || self.volumeMounts.all(m, m.mountPath.startsWith('/') && m.mountPath != '/' && m.mountPath != '/run/mcp-fleet')").message("server.volumeMounts: mountPath must be absolute, and neither '/' nor '/run/mcp-fleet', which is the operator's own")
