@@ -225,6 +225,7 @@ fn controllers() -> Outcome {
     let cluster = Cluster::builder(Tier::T2)
         .name("self-t2")
         .kwok_nodes(5)
+        .metrics_server(true)
         .kcm_args(["--horizontal-pod-autoscaler-sync-period=2s"])
         .start()?;
     let nodes = cluster.kubectl_ok(["get", "nodes", "-o", "name"])?;
