@@ -37,13 +37,12 @@ async fn under_load(
 }
 
 /// A call that takes 20 s, through the Service, in a pod of its own. It has begun when this returns.
-async fn hold_a_call(ns: &Namespace, url: &str) -> TestResult {
+async fn hold_a_call(suite: &Suite, ns: &Namespace, fleet: &str) -> TestResult {
+    let url = lab::url(ns, fleet);
     let args =
-        ["--url", url, "--timeout", "60s", "call", "sleep", "--arguments", r#"{"milliseconds":20000}"#];
+        ["--url", &url, "--timeout", "60s", "call", "sleep", "--arguments", r#"{"milliseconds":20000}"#];
     lab::start_client(ns, "holder", &args).await?;
-    // The client is up within milliseconds of its start; a second is for a busy machine.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    Ok(())
+    lab::under_way(suite, ns, fleet).await
 }
 
 pub async fn an_image_update_fails_no_call(suite: Arc<Suite>) -> TestResult {
@@ -125,7 +124,7 @@ pub async fn a_busy_pod_ends_after_its_call_and_an_empty_one_at_once(suite: Arc<
     let (busy, empty) = (name("busy").await?, name("empty").await?);
     lab::reachable(&suite, &ns, "busy").await?;
     let begun = Instant::now();
-    hold_a_call(&ns, &lab::url(&ns, "busy")).await?;
+    hold_a_call(&suite, &ns, "busy").await?;
     let deleted = lab::delete(&ns, &busy).await?;
     let empty_took = lab::gone(&ns, &empty, lab::delete(&ns, &empty).await?).await?;
     if empty_took > EMPTY {
@@ -226,8 +225,9 @@ pub async fn a_held_connection_is_cut_at_the_drain_time(suite: Arc<Suite>) -> Te
     let url = lab::url(&ns, "weather");
     let args =
         ["--url", &url, "--timeout", "120s", "call", "sleep", "--arguments", r#"{"milliseconds":90000}"#];
+    lab::reachable(&suite, &ns, "weather").await?;
     lab::start_client(&ns, "holder", &args).await?;
-    wait::holds("the call", Duration::from_secs(1), async || Ok(())).await?;
+    lab::under_way(&suite, &ns, "weather").await?;
     let took = lab::gone(&ns, &pod, lab::delete(&ns, &pod).await?).await?;
     // The server then has its 30 s for what still runs.
     let range = Duration::from_secs(10)..Duration::from_secs(10 + STOP_SECONDS) + EMPTY;

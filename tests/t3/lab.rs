@@ -242,23 +242,42 @@ pub async fn answers(ns: &Namespace, fleet: &str) -> TestResult {
 /// Waits until every node but [`SPARE`] leads to a fleet's Service: each kube-proxy learns of its endpoints in
 /// its own time after the fleet is Ready, and refuses connections until then.
 pub async fn reachable(suite: &Suite, ns: &Namespace, fleet: &str) -> TestResult {
-    let service: Service = ns.api().get(fleet).await?;
-    let address = service.spec.and_then(|s| s.cluster_ip).ok_or("no cluster IP")?;
-    let url = format!("http://{address}/mcp");
+    let url = node_url(ns, fleet).await?;
     for node in 1..=2 {
         wait::until(&format!("{fleet} from node {node}"), PODS, async || {
-            let client = concat!(env!("CARGO_TARGET_TMPDIR"), "/../images/mcp-call");
-            let mut command = suite.cluster.command_on_node(node, client);
-            let output =
-                command.args(["--url", &url, "call", "whoami"]).output().map_err(|e| e.to_string())?;
-            if output.status.success() {
-                return Ok(());
-            }
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+            call_from_node(suite, node, &url).map(drop)
         })
         .await?;
     }
     Ok(())
+}
+
+/// Waits until the one sample server of a fleet runs a call besides the one that asks. Asked by a client that
+/// ends at once: a connection through the API server's proxy would stay, and hold the pod.
+pub async fn under_way(suite: &Suite, ns: &Namespace, fleet: &str) -> TestResult {
+    let url = node_url(ns, fleet).await?;
+    wait::until(&format!("a call on {fleet}"), PODS, async || {
+        let told = call_from_node(suite, 1, &url)?;
+        let told: serde_json::Value = serde_json::from_str(&told).map_err(|e| e.to_string())?;
+        if told["runningCalls"].as_u64() > Some(1) { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await
+}
+
+/// The URL of a fleet's Service by its address: nodes do not know the cluster's names.
+async fn node_url(ns: &Namespace, fleet: &str) -> Result<String, Failed> {
+    let service: Service = ns.api().get(fleet).await?;
+    let address = service.spec.and_then(|s| s.cluster_ip).ok_or("no cluster IP")?;
+    Ok(format!("http://{address}/mcp"))
+}
+
+/// What `whoami` says to a client on a node.
+fn call_from_node(suite: &Suite, node: usize, url: &str) -> Result<String, String> {
+    let client = concat!(env!("CARGO_TARGET_TMPDIR"), "/../images/mcp-call");
+    let mut command = suite.cluster.command_on_node(node, client);
+    let output = command.args(["--url", url, "call", "whoami"]).output().map_err(|e| e.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// How a load holds its connections.
