@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     images,
     lab::{self, Connections, Load},
-    support::{Namespace, Suite, TestResult, wait},
+    support::{Namespace, Suite, TestResult},
 };
 
 /// At least 5 s for endpoints to spread (2 s of them quiet), 1 to 2 s for the server and the kubelet; the rest
