@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_fleet::{api::crd, operator::run::OperatorArgs};
+use mcp_fleet::{api::crd, operator::run::OperatorArgs, runtime::chain::Chain};
 
 /// Manages fleets of MCP (Model Context Protocol) servers on Kubernetes.
 #[derive(Debug, Parser)]
@@ -30,7 +30,10 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("mcp-fleet: {error:#}\n"));
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("mcp-fleet: {}\n", Chain(error.as_ref())),
+            );
             ExitCode::FAILURE
         }
     }
