@@ -1,0 +1,1 @@
+//! Breaker against a reference model.

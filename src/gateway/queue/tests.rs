@@ -1,0 +1,1 @@
+//! Fairness, and no lost wake-ups.
