@@ -91,9 +91,16 @@ impl FairQueue {
         let deadline = Instant::now() + timeout;
         let waiting = {
             let mut line = self.line.lock();
-            let pending = self.pending.load(SeqCst);
+            let mut pending = self.pending.load(SeqCst);
             if pending >= self.capacity.load(SeqCst) {
-                return Err(QueueError::Full);
+                // A full queue is shared as well: who waits for least displaces the latest of who waits
+                // for most, else one client could shut out all others.
+                let Some(displaced) = line.displace_for(key, Instant::now()) else {
+                    return Err(QueueError::Full);
+                };
+                pending -= 1;
+                // Its client may have left, which is fine.
+                drop(displaced.sender.send(Err(QueueError::Full)));
             }
             let place = line.next_place(key);
             // Before n_wakes is read below: `wake` does the two in the opposite order, so either it sees
@@ -142,7 +149,7 @@ impl FairQueue {
         let Some((place, waiter)) = next else { return false };
         let turn = self.turn(place, waiter.deadline);
         // On failure the turn comes back and its drop wakes the next.
-        drop(waiter.sender.send(turn));
+        drop(waiter.sender.send(Ok(turn)));
         true
     }
 
@@ -222,17 +229,17 @@ struct Waiting<'a> {
     queue: &'a Arc<FairQueue>,
     place: Place,
     deadline: Instant,
-    receiver: oneshot::Receiver<Turn>,
+    receiver: oneshot::Receiver<Result<Turn, QueueError>>,
 }
 
 impl Waiting<'_> {
     async fn turn(mut self) -> Result<Turn, QueueError> {
         match tokio::time::timeout_at(self.deadline, &mut self.receiver).await {
-            Ok(turn) => turn.map_err(|_| QueueError::TimedOut),
+            Ok(told) => told.unwrap_or(Err(QueueError::TimedOut)),
             Err(_) => {
                 self.leave();
                 // Called up in time, heard late: the turn counts.
-                self.receiver.try_recv().map_err(|_| QueueError::TimedOut)
+                self.receiver.try_recv().unwrap_or(Err(QueueError::TimedOut))
             }
         }
     }

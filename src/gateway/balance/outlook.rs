@@ -47,7 +47,7 @@ impl Outlook {
     pub fn refresh<C: Candidate>(&self, candidates: &[C], now: Nanos, slow_start: Duration) {
         let mut counts = Counts::default();
         let mut most_weight = 1;
-        for candidate in candidates.iter().filter(|c| c.eligible()) {
+        for candidate in candidates.iter().filter(|c| c.eligible() && c.weight() > 0) {
             counts.add(candidate, now, slow_start);
             most_weight = candidate.weight().max(most_weight);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::Turn;
+use super::{QueueError, Turn};
 
 /// Who waits where: `number` is unique and grows with arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +17,7 @@ pub(super) struct Place {
 /// How to reach a waiter.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) sender: oneshot::Sender<Turn>,
+    pub(super) sender: oneshot::Sender<Result<Turn, QueueError>>,
     pub(super) deadline: Instant,
 }
 
@@ -103,6 +103,20 @@ impl Line {
         let removed = self.head.remove(&place).or_else(|| self.remove_from_round(place));
         self.len -= usize::from(removed.is_some());
         removed
+    }
+
+    /// Takes the latest waiter of the key that waits for most, if that is more than `key` would wait for
+    /// with one more. Those at the head are safe: it was their turn already.
+    pub(super) fn displace_for(&mut self, key: u64, now: Instant) -> Option<Waiter> {
+        let own = self.by_key.get(&key).map_or(0, VecDeque::len);
+        let most = self.by_key.values_mut().max_by_key(|waiters| waiters.len())?;
+        if most.len() <= own + 1 {
+            return None;
+        }
+        let (_, waiter) = most.pop_back()?;
+        self.count(now);
+        self.len -= 1;
+        Some(waiter)
     }
 
     fn remove_from_round(&mut self, place: Place) -> Option<Waiter> {
