@@ -121,6 +121,6 @@ impl Gateway {
         for endpoint in &view.endpoints {
             endpoint.set_limit(limit);
         }
-        fleet.queue.wake(usize::MAX);
+        fleet.wake_all();
     }
 }
