@@ -24,7 +24,7 @@ pub fn is_origin(origin: &str) -> bool {
     };
     let host_fits = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(address) => {
-            address.parse::<std::net::Ipv6Addr>().is_ok() && !address.contains(char::is_uppercase)
+            address.parse::<core::net::Ipv6Addr>().is_ok() && !address.contains(char::is_uppercase)
         }
         None => {
             let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
