@@ -18,6 +18,7 @@
 //! | `drain` | anchors on terminating pods, and the gateway's own end |
 //! | `metrics`, `access_log`, `admin`, `reports` | what people and the autoscaler see |
 
+pub mod conn;
 pub mod fleet;
 pub mod seal;
 pub mod settings;
