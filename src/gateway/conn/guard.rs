@@ -604,3 +604,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
