@@ -1,23 +1,4 @@
-//! The data plane: makes any number of replicas look like one correct MCP server, to every client of every
-//! revision. It reads fleets and their endpoints and owns none of them.
-//!
-//! | module | does |
-//! |---|---|
-//! | `args`, `run` | the command: flags, threads, start and orderly end |
-//! | `config` | the standalone file: read, checked, reloaded |
-//! | `settings` | what `spec.gateway` means, validated |
-//! | `fleet` | what all threads share: fleets, endpoints, their state |
-//! | `routing` | path and host → fleet; which Hosts and Origins may call |
-//! | `conn` | accepted sockets: strict request framing, TLS, socket options |
-//! | `mcp` | the protocol's bytes: envelopes, eras, events, answers of our own; pure |
-//! | `seal` | identifiers that carry their pod, under the key ring |
-//! | `balance`, `breaker`, `queue`, `retry` | which endpoint, when, and how often |
-//! | `proxy` | one request: classify → admit → pick → send → relay → record |
-//! | `session` | sessions that move when their pod goes, once for all gateways |
-//! | `control` | endpoints from a cluster or DNS, health probes |
-//! | `drain` | anchors on terminating pods, and the gateway's own end |
-//! | `metrics`, `access_log`, `admin`, `reports` | what people and the autoscaler see |
+//! The data plane.
 
-pub mod fleet;
+pub mod mcp;
 pub mod seal;
-pub mod settings;
