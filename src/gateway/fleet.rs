@@ -12,8 +12,8 @@ use std::{
     time::Instant,
 };
 
-use http::HeaderValue;
 use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -413,9 +413,8 @@ impl Fleet {
         let mut endpoints = Vec::with_capacity(specs.len());
         for spec in specs {
             let known = view.endpoints.iter().find(|e| e.id == spec.id && e.address == spec.address);
-            let endpoint = known
-                .cloned()
-                .unwrap_or_else(|| Arc::new(Endpoint::new(spec, &view.spec.settings, now)));
+            let endpoint =
+                known.cloned().unwrap_or_else(|| Arc::new(Endpoint::new(spec, &view.spec.settings, now)));
             // A draining pod is not revived by a stale listing.
             if endpoint.phase() != Phase::Draining {
                 endpoint.set_phase(spec.phase, now);
@@ -496,9 +495,8 @@ impl Fleet {
     }
 
     fn store(&self, spec: FleetSpec, endpoints: Vec<Arc<Endpoint>>) {
-        let any_modern = endpoints
-            .iter()
-            .any(|e| e.phase() != Phase::Gone && !e.capability.load().modern.is_empty());
+        let any_modern =
+            endpoints.iter().any(|e| e.phase() != Phase::Gone && !e.capability.load().modern.is_empty());
         self.view.store(Arc::new(View { spec, endpoints, any_modern }));
     }
 }
@@ -518,4 +516,3 @@ impl Clock {
         self.0.elapsed().as_nanos() as Nanos
     }
 }
-

@@ -232,7 +232,10 @@ pub struct Guard<IO> {
 
 impl<IO> std::fmt::Debug for Guard<IO> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guard").field("phase", &self.phase).field("waiting", &self.waiting).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("phase", &self.phase)
+            .field("waiting", &self.waiting)
+            .finish_non_exhaustive()
     }
 }
 
@@ -555,11 +558,7 @@ impl<IO> Write for Guard<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let n = ready!(Pin::new(&mut this.io).poll_write(cx, bytes))?;
         this.shared.written.set(this.shared.written.get() + n as u64);

@@ -8,10 +8,8 @@
 pub mod guard;
 pub mod socket;
 
-
 mod framing;
 mod head;
 mod reject;
 
 pub use guard::{Answering, BodyFault, Guard, GuardHandle, Limits, Protocol};
-

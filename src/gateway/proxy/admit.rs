@@ -139,7 +139,8 @@ fn suits(endpoint: &Endpoint, need: &Need, view: &View) -> bool {
             // A revision that no pod lists is for the pods to refuse; a legacy fleet gets what it can judge.
             capability.speaks(version)
                 || (capability.known && !view.any_modern)
-                || (!capability.modern.is_empty() && !view.endpoints.iter().any(|e| e.capability.load().speaks(version)))
+                || (!capability.modern.is_empty()
+                    && !view.endpoints.iter().any(|e| e.capability.load().speaks(version)))
         }
     }
 }
@@ -152,7 +153,7 @@ fn pick(worker: &Worker, fleet: &Arc<Fleet>, need: &Need, except: &[u64]) -> Opt
     let mut passed = [0_u64; 4];
     for turn in 0..=passed.len() {
         let picked = balance::pick(
-            settings.strategy.into(),
+            settings.strategy,
             &view.endpoints,
             |e: &Arc<Endpoint>| {
                 suits(e, need, &view) && !except.contains(&e.serial) && !passed.contains(&e.serial)
@@ -203,12 +204,12 @@ pub(crate) async fn admit(
     let settings = &view.spec.settings;
     let empty = !view.endpoints.iter().any(|e| e.takes_new());
     let within = if empty { settings.timeouts.activation } else { settings.queue.timeout };
-    wait(queue, fleet, client(), within, || pick(worker, fleet, need, except)).await.map_err(|shed| {
-        match shed {
+    wait(queue, fleet, client(), within, || pick(worker, fleet, need, except)).await.map_err(
+        |shed| match shed {
             Shed::TimedOut if !fleet.view().endpoints.iter().any(|e| e.takes_new()) => Shed::NoPod,
             shed => shed,
-        }
-    })
+        },
+    )
 }
 
 /// A place at the one endpoint to which a request is bound.

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,7 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{pipe, record::Record, relay::Relay};
-use crate::gateway::conn::guard::GuardHandle;
+use crate::gateway::conn::guard::Answering;
 
 /// All bodies of requests together, in KiB (gateway.md section 4). Small ones are not counted: connections are
 /// limited.
@@ -31,6 +30,13 @@ pub(crate) struct Collected {
     pub(crate) bytes: Bytes,
     /// Given back when the request is forgotten.
     pub(crate) _charged: Option<tokio::sync::SemaphorePermit<'static>>,
+}
+
+impl Collected {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self { bytes: Bytes::new(), _charged: None }
+    }
 }
 
 /// Why a body was not read.
@@ -102,12 +108,12 @@ enum Inner {
 }
 
 /// Body of an answer.
-pub(crate) struct Answer {
+pub struct Answer {
     inner: Inner,
     /// Completes the metrics and the log line when the answer is done, or dropped.
     record: Option<Box<Record>>,
     /// Tells the connection that the next request may be read.
-    finished: Option<Rc<GuardHandle>>,
+    finished: Option<Answering>,
 }
 
 impl Answer {
@@ -131,16 +137,16 @@ impl Answer {
         self.record = Some(record);
     }
 
-    /// Tells `handle` of its end.
-    pub(crate) fn tell(&mut self, handle: Rc<GuardHandle>) {
-        self.finished = Some(handle);
+    /// Ends `answering` with itself.
+    pub(crate) fn tell(&mut self, answering: Answering) {
+        self.finished = Some(answering);
     }
 }
 
 /// The answer ended before its end: the client must not take it for whole.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer of the server was cut")]
-pub(crate) struct CutAnswer;
+pub struct CutAnswer;
 
 impl Body for Answer {
     type Data = Bytes;
@@ -186,9 +192,6 @@ impl Drop for Answer {
             && let Some(record) = &mut self.record
         {
             record.complete();
-        }
-        if let Some(handle) = self.finished.take() {
-            handle.response_finished();
         }
     }
 }

@@ -4,9 +4,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, header,
-    request, response,
-    uri::PathAndQuery,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, header, request, response, uri::PathAndQuery,
 };
 use serde_json::value::RawValue;
 
@@ -23,7 +21,10 @@ use super::{
 };
 use crate::gateway::{
     fleet::{Fleet, View},
-    mcp::{answers::{self, Fault}, sse},
+    mcp::{
+        answers::{self, Fault},
+        sse,
+    },
     session::{Entry, is_event_stream},
 };
 
@@ -154,16 +155,28 @@ impl Context {
                 head.headers.insert(names::SESSION_ID, token.clone());
             }
         }
-        super::metadata::rewrite_challenge(&self.view.spec, self.host.as_ref(), self.client.proto, &mut head.headers);
+        super::metadata::rewrite_challenge(
+            &self.view.spec,
+            self.host.as_ref(),
+            self.client.proto,
+            &mut head.headers,
+        );
         if self.worker.gateway.options.expose_served_by
-            && let Some(name) = self.record.endpoint.as_ref().and_then(|e| HeaderValue::from_str(&e.name).ok())
+            && let Some(name) =
+                self.record.endpoint.as_ref().and_then(|e| HeaderValue::from_str(&e.name).ok())
         {
             head.headers.insert(names::SERVED_BY, name);
         }
     }
 
     /// Passes an answer on.
-    pub(crate) fn pass(mut self, arrived: Arrived, session: SessionHeader<'_>, mode: Option<Mode>, tail: Tail<'_>) -> Response<Answer> {
+    pub(crate) fn pass(
+        mut self,
+        arrived: Arrived,
+        session: SessionHeader<'_>,
+        mode: Option<Mode>,
+        tail: Tail<'_>,
+    ) -> Response<Answer> {
         self.answered_by(arrived.permit());
         self.record.status = arrived.status().as_u16();
         match arrived {

@@ -39,7 +39,7 @@ const TRIES: usize = 3;
 const QUIET: Duration = Duration::from_secs(5);
 
 /// A request on a path that is not the MCP endpoint.
-pub(crate) async fn other(mut context: Context, head: Head, body: Bytes, prefix: &str) -> Response<Answer> {
+pub(crate) async fn other(context: Context, head: Head, body: Bytes, prefix: &str) -> Response<Answer> {
     if let Some(range) = context.path.query().and_then(sse::session_in_query) {
         return on_session(context, head, body, range).await;
     }
@@ -203,7 +203,7 @@ impl Stream {
     /// The event that names the path for POSTs, with a path that leads through the gateway.
     fn endpoint_event(&self, event: &[u8]) -> Option<Bytes> {
         let parsed = sse::Event::parse(event);
-        if parsed.name.as_deref() != Some("endpoint") {
+        if parsed.name != "endpoint" {
             return None;
         }
         let uri = sse::endpoint(&parsed.data)?;

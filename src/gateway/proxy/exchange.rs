@@ -140,9 +140,7 @@ async fn read(
     let whole = match gather {
         Gather::Nothing => length == Some(0),
         Gather::Small => length.is_some_and(|n| n <= SMALL),
-        Gather::Result => {
-            !is_event_stream(&head.headers) && length.is_none_or(|n| n <= LARGEST_RESULT)
-        }
+        Gather::Result => !is_event_stream(&head.headers) && length.is_none_or(|n| n <= LARGEST_RESULT),
     };
     if !whole {
         return Ok(Arrived::Stream { head, first: Bytes::new(), rest, lease, permit });
@@ -158,7 +156,8 @@ async fn read(
         match &mut joined {
             None if first.is_empty() => first = data,
             None => {
-                let mut all = BytesMut::with_capacity(length.unwrap_or(0) as usize + first.len() + data.len());
+                let mut all =
+                    BytesMut::with_capacity(length.unwrap_or(0) as usize + first.len() + data.len());
                 all.extend_from_slice(&first);
                 all.extend_from_slice(&data);
                 joined = Some(all);

@@ -17,7 +17,11 @@ use super::{
     sealing::unix_now,
 };
 use crate::gateway::{
-    mcp::{answers::Fault, envelope::{Envelope, Kind}, result, sse},
+    mcp::{
+        answers::Fault,
+        envelope::{Envelope, Kind},
+        result, sse,
+    },
     metrics::{Recovery, RetryReason},
     seal::{OpenError, Opened, Purpose, handshake},
     session::{self, Because, Bound, Entry, Gone, Place, Seeker},
@@ -111,7 +115,7 @@ pub(crate) fn set_session(headers: &mut HeaderMap, bound: &Bound) {
 
 /// A POST on a session.
 pub(crate) async fn post(
-    mut context: Context,
+    context: Context,
     head: Head,
     body: Bytes,
     envelope: &Envelope<'_>,
@@ -147,8 +151,7 @@ pub(crate) async fn post(
         set_session(&mut headers, &bound);
         let request = context.upstream_request(Method::POST, headers, body.clone());
         let (worker, within) = (Rc::clone(&context.worker), context.within());
-        let running =
-            exchange(worker, permit, request, context.connect(), Some(within), Gather::Small);
+        let running = exchange(worker, permit, request, context.connect(), Some(within), Gather::Small);
         let arrived = match Outliving::new(running, within, call).await {
             (Ok(arrived), kept) => {
                 call = kept;
@@ -185,12 +188,7 @@ pub(crate) async fn post(
 
 /// Whether the owner of a session says that it does not know it: 404, or a 400 that a `ping` confirms (a
 /// container that restarted keeps its pod's UID and address; server-everything says 400).
-pub(crate) async fn forgot(
-    context: &Context,
-    arrived: &Arrived,
-    bound: &Bound,
-    headers: &HeaderMap,
-) -> bool {
+pub(crate) async fn forgot(context: &Context, arrived: &Arrived, bound: &Bound, headers: &HeaderMap) -> bool {
     if bound.upstream.is_empty() {
         return false;
     }
@@ -249,7 +247,7 @@ pub(crate) async fn delete(context: Context, head: Head, token: HeaderValue) -> 
 
 /// `initialize`: any legacy-capable pod; the answer's session becomes a token.
 pub(crate) async fn initialize(
-    mut context: Context,
+    context: Context,
     mut head: Head,
     body: Bytes,
     envelope: &Envelope<'_>,
@@ -268,8 +266,7 @@ pub(crate) async fn initialize(
         tried.push(permit.endpoint.serial);
         let request = context.upstream_request(Method::POST, head.headers.clone(), body.clone());
         let (worker, within) = (Rc::clone(&context.worker), context.within());
-        let sent =
-            exchange(worker, permit, request, context.connect(), Some(within), Gather::Result).await;
+        let sent = exchange(worker, permit, request, context.connect(), Some(within), Gather::Result).await;
         match sent {
             Ok(arrived) => break arrived,
             Err(Failure::Undelivered(_)) if tried.len() < TRIES => {
@@ -287,9 +284,8 @@ pub(crate) async fn initialize(
         Ok(read) => read,
         Err(failure) => return context.legacy_failure(&failure, id),
     };
-    let handshake = negotiated
-        .zip(envelope.params)
-        .map(|(version, params)| handshake::minimal(params, &version));
+    let handshake =
+        negotiated.zip(envelope.params).map(|(version, params)| handshake::minimal(params, &version));
     let keys = context.worker.gateway.keys.load_full();
     let sealed = keys.seal(
         unix_now(),

@@ -83,7 +83,7 @@ pub(crate) async fn post(
 ) -> Response<Answer> {
     let Some(id) = envelope.id else {
         // A listen that nobody can be answered: the pod judges it.
-        return super::modern::unheard(context, headers, body, version).await;
+        return super::modern::unanswerable(context, headers, body, version).await;
     };
     let tasks = tasks(&context, envelope);
     let need = Need::Modern(version.into());
@@ -290,8 +290,11 @@ impl Listen {
         }
         let facts = result::inspect(data);
         let Some(task) = &facts.notified else { return Some(event.clone()) };
-        let Some(known) = self.tasks.iter().find(|t| t.raw == *task.id.value) else { return Some(event.clone()) };
-        let changed = crate::gateway::mcp::splice::replace(data, &[(task.id.range.clone(), known.token.as_str())]);
+        let Some(known) = self.tasks.iter().find(|t| t.raw == *task.id.value) else {
+            return Some(event.clone());
+        };
+        let changed =
+            crate::gateway::mcp::splice::replace(data, &[(task.id.range.clone(), known.token.as_str())]);
         Some(sse::rewrite_data(event, std::str::from_utf8(&changed).unwrap_or_default()))
     }
 

@@ -19,7 +19,9 @@ use super::{
 use crate::gateway::{
     fleet::Endpoint,
     mcp::{
-        answers::{self, Fault}, envelope::{Envelope, Kind}, era, splice, sse,
+        answers::{self, Fault},
+        envelope::{Envelope, Kind},
+        era, splice, sse,
     },
     metrics::{Method as McpMethod, RetryReason},
     seal::{OpenError, Purpose},
@@ -66,7 +68,8 @@ pub(crate) async fn post(
     version: &str,
 ) -> Response<Answer> {
     let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
-    let header = |name| head.headers.get(name).and_then(|v: &HeaderValue| std::str::from_utf8(v.as_bytes()).ok());
+    let header =
+        |name| head.headers.get(name).and_then(|v: &HeaderValue| std::str::from_utf8(v.as_bytes()).ok());
     if let Err(mismatch) = era::check_headers(header(names::METHOD), header(names::NAME), envelope) {
         return context.refuse(&Fault::Header(mismatch), id);
     }
@@ -85,6 +88,16 @@ pub(crate) async fn post(
         Course::Bound(endpoint) => bound(context, headers, body, id, &endpoint, echo).await,
         Course::Any => any(context, headers, body, id, &need, echo).await,
     }
+}
+
+/// A message that has no id to be answered under.
+pub(crate) async fn unanswerable(
+    context: Context,
+    headers: HeaderMap,
+    body: Bytes,
+    version: &str,
+) -> Response<Answer> {
+    any(context, headers, body, None, &Need::Modern(version.into()), Echo::default()).await
 }
 
 /// Opens the identifier of a request, and puts the pod's own in its place: in the body, and in `Mcp-Name` with
@@ -158,7 +171,8 @@ async fn bound(
     endpoint: &Arc<Endpoint>,
     echo: Echo,
 ) -> Response<Answer> {
-    let permit = admit_bound(&context.worker, &context.fleet, endpoint, || context.client_key(&headers)).await;
+    let permit =
+        admit_bound(&context.worker, &context.fleet, endpoint, || context.client_key(&headers)).await;
     let permit = match permit {
         Ok(permit) => permit,
         Err(shed) => return context.shed(shed, id),
@@ -202,7 +216,9 @@ async fn any(
         // Kept for a second pod, where there may be one; a failed connection hands the request back.
         let kept = repeatable.then(|| headers.clone());
         let failure = match send(&context, permit, headers, body.clone()).await {
-            Ok(arrived) if arrived.status().is_server_error() && kept.is_some() && tried.len() + 1 < TRIES => {
+            Ok(arrived)
+                if arrived.status().is_server_error() && kept.is_some() && tried.len() + 1 < TRIES =>
+            {
                 Err(arrived)
             }
             Ok(arrived) => return pass(context, arrived, id, echo),
@@ -229,8 +245,7 @@ async fn any(
                     (Ok(failure), None) => return failed(context, &failure, id),
                     (Err(arrived), None) => return pass(context, arrived, id, echo),
                 };
-                let reason =
-                    if undelivered { RetryReason::Connect } else { RetryReason::Repeatable };
+                let reason = if undelivered { RetryReason::Connect } else { RetryReason::Repeatable };
                 context.fleet.metrics.retries.inc(reason);
             }
         }

@@ -14,6 +14,8 @@ pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// `X-Request-Id`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `traceparent` of W3C Trace Context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `X-Served-By`.
 pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 /// `X-Accel-Buffering`.

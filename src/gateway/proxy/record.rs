@@ -90,9 +90,10 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(worker: &std::rc::Rc<Worker>) -> Box<Self> {
-        let entry = worker.log.is_enabled().then(|| {
-            Box::new(Entry { time: Some(SystemTime::now()), ..Entry::default() })
-        });
+        let entry = worker
+            .log
+            .is_enabled()
+            .then(|| Box::new(Entry { time: Some(SystemTime::now()), ..Entry::default() }));
         Box::new(Self {
             started: worker.gateway.clock.now(),
             worker: std::rc::Rc::clone(worker),

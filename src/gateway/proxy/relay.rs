@@ -21,7 +21,13 @@ use tokio::{
 };
 
 use super::{admit::Permit, body::CutAnswer, context::SessionCall, sealing::Sealing, upstream::Lease};
-use crate::gateway::{mcp::{answers::{self, Fault}, sse}, proxy::record::Facts};
+use crate::gateway::{
+    mcp::{
+        answers::{self, Fault},
+        sse,
+    },
+    proxy::record::Facts,
+};
 
 /// After so long a silence a comment tells everybody on the way that the stream lives (G13).
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,7 +1,10 @@
 //! Seals the identifiers that an answer of a modern call mints, and gives back the tokens that its client sent
 //! (gateway.md section 1): mint once, then echo.
 
-use std::{sync::Arc, time::{Duration, SystemTime, UNIX_EPOCH}};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use memchr::memmem;
@@ -76,7 +79,8 @@ impl Sealing {
         if replacements.is_empty() {
             return None;
         }
-        let replacements: Vec<_> = replacements.iter().map(|(range, text)| (range.clone(), &**text)).collect();
+        let replacements: Vec<_> =
+            replacements.iter().map(|(range, text)| (range.clone(), &**text)).collect();
         Some(splice::replace(message, &replacements))
     }
 

@@ -140,7 +140,8 @@ fn admit(
     let Ok(path) = path else {
         return Err(plain(record, &Fault::UnknownRoute, Fault::UnknownRoute.status(modern)));
     };
-    let prefix = if is_mcp { String::new() } else { prefix.to_owned() };
+    // Only what is not a POST to the MCP path may be answered with paths of the server's own.
+    let prefix = if is_mcp && head.method == Method::POST { String::new() } else { prefix.to_owned() };
     let context = Context {
         worker: Rc::clone(worker),
         client: Rc::clone(client),
@@ -159,8 +160,12 @@ fn note(record: &mut Record, client: &Client, head: &Head) {
     let Some(entry) = &mut record.entry else { return };
     entry.client = Some(client.ip);
     entry.http_method = head.method.clone();
-    entry.request_id = access_log::request_id(text(&head.headers, &names::REQUEST_ID));
-    entry.trace_id = text(&head.headers, &names::TRACEPARENT).and_then(access_log::trace_id);
+    entry.request_id = access_log::request_id(head.headers.get(names::REQUEST_ID).map(HeaderValue::as_bytes));
+    entry.trace_id = head
+        .headers
+        .get(names::TRACEPARENT)
+        .map(HeaderValue::as_bytes)
+        .and_then(|v| access_log::trace_id(Some(v)));
 }
 
 fn preflight(mut record: Box<Record>, head: &Head) -> Box<Response<Answer>> {
@@ -205,7 +210,7 @@ async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bo
         Method::POST => post(context, head, body.bytes).await,
         // A modern server has nothing to GET or DELETE (mcp.md section 2.3).
         _ if context.is_modern => {
-            let mut response = context.refuse_method();
+            let mut response = context.empty(StatusCode::METHOD_NOT_ALLOWED);
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             response
         }
@@ -215,15 +220,11 @@ async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bo
                 Some(token) if is_get => stream::get(context, head, token).await,
                 Some(token) => legacy::delete(context, head, token).await,
                 // HTTP+SSE may live on the MCP path itself.
-                None => events::other(context, head, Bytes::new(), &own_prefix(prefix)).await,
+                None => events::other(context, head, Bytes::new(), prefix).await,
             }
         }
         _ => context.empty(StatusCode::METHOD_NOT_ALLOWED),
     }
-}
-
-fn own_prefix(prefix: &str) -> String {
-    prefix.to_owned()
 }
 
 fn bad_body(mut context: Context, bad: BadBody, guard: Option<&GuardHandle>) -> Response<Answer> {

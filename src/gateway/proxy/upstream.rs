@@ -141,9 +141,9 @@ impl Pool {
         };
         match sender.try_send_request(request).await {
             Ok(answer) => Ok(self.lease(endpoint, sender, answer)),
-            Err(mut error) => Err(error
-                .take_message()
-                .map_or(SendError::Broken, |back| SendError::Connect(Box::new(back)))),
+            Err(mut error) => {
+                Err(error.take_message().map_or(SendError::Broken, |back| SendError::Connect(Box::new(back))))
+            }
         }
     }
 
@@ -159,7 +159,7 @@ impl Pool {
 
     async fn connect(&self, endpoint: &Arc<Endpoint>) -> std::io::Result<SendRequest<Outgoing>> {
         let stream = TcpStream::connect(endpoint.address).await?;
-        socket::tune_upstream(&stream);
+        socket::tune(&stream)?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))

@@ -234,7 +234,7 @@ async fn wait_for_pod(
         let view = fleet.view_full();
         let settings = &view.spec.settings;
         let picked = balance::pick(
-            settings.strategy.into(),
+            settings.strategy,
             &view.endpoints,
             |e| takes(e) && !tried.contains(&e.id),
             &fleet.outlook,

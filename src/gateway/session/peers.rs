@@ -192,9 +192,10 @@ fn gone_of(word: &str) -> Gone {
 /// nothing.
 pub(super) async fn hear(gateway: &Gateway, fleet: &Fleet, id: u128, asker: Option<SocketAddr>) -> Heard {
     let peers = gateway.peers.load_full();
-    let asked = peers.iter().filter(|peer| Some(peer.address) != asker).map(|peer| {
-        call(gateway, peer.address, Question::Look { fleet: fleet_id(&fleet.key), id }, SOON)
-    });
+    let asked = peers
+        .iter()
+        .filter(|peer| Some(peer.address) != asker)
+        .map(|peer| call(gateway, peer.address, Question::Look { fleet: fleet_id(&fleet.key), id }, SOON));
     let mut heard = Heard::default();
     for reply in join_all(asked).await.into_iter().flatten() {
         let Reply::Seen { ended, busy, moved } = reply else { continue };
@@ -211,12 +212,8 @@ pub(super) async fn hear(gateway: &Gateway, fleet: &Fleet, id: u128, asker: Opti
 /// Tells all other gateways where a session lives now, or that it has ended; returns when they know.
 pub(super) async fn announce(gateway: &Gateway, fleet: &Fleet, entry: &Entry) {
     let place = entry.place();
-    let session = Told {
-        id: entry.id,
-        origin: entry.origin.0,
-        ended: place == Place::Ended,
-        moved: place.to_wire(),
-    };
+    let session =
+        Told { id: entry.id, origin: entry.origin.0, ended: place == Place::Ended, moved: place.to_wire() };
     let peers = gateway.peers.load_full();
     let told = peers.iter().map(|peer| {
         let question = Question::Tell { fleet: fleet_id(&fleet.key), session: session.clone() };

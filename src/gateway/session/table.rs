@@ -254,7 +254,6 @@ impl Sessions {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
 }
 
 #[cfg(test)]

@@ -121,7 +121,8 @@ async fn on_loopback() -> (TcpStream, Seen) {
 
 /// Runs `test` on one thread in which time stands still unless everybody waits.
 fn in_paused_time(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, test);
 }
 

@@ -47,7 +47,10 @@ fn a_refusal_does_not_cut_an_answer_that_the_client_reads_slowly() {
         let mut answers = String::new();
         client.read_to_string(&mut answers).await.unwrap();
         assert_eq!(statuses(&answers), [200, 400]);
-        assert_eq!(answers.matches('x').count() - answers.split_once("HTTP/1.1 400").unwrap().1.matches('x').count(), 300_000);
+        assert_eq!(
+            answers.matches('x').count() - answers.split_once("HTTP/1.1 400").unwrap().1.matches('x').count(),
+            300_000
+        );
     });
 }
 
@@ -100,7 +103,8 @@ fn big_bodies_arrive_whole() {
 /// The trap of hyper's own end-of-input check: it looks only while its buffer is empty.
 #[test]
 fn leaving_is_seen_at_once_whatever_was_pipelined() {
-    let behind: VecDeque<&str> = ["", "G", "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\n"].into();
+    let behind: VecDeque<&str> =
+        ["", "G", "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\n"].into();
     in_real_time(async {
         for bytes in behind {
             let (mut client, seen) = on_loopback().await;
@@ -235,10 +239,8 @@ fn http2_passes_untouched() {
         .unwrap();
         spawn_local(connection);
         for path in ["http://a/1", "http://a/2"] {
-            let answer = sender
-                .send_request(Request::get(path).body(Full::default()).unwrap())
-                .await
-                .unwrap();
+            let answer =
+                sender.send_request(Request::get(path).body(Full::default()).unwrap()).await.unwrap();
             let body = answer.into_body().collect().await.unwrap().to_bytes();
             assert!(path.as_bytes().ends_with(&body));
         }
