@@ -21,13 +21,14 @@ use super::{
     balance::{Candidate, Load, Nanos, Outlook},
     breaker::{Breaker, Outcome, State, Transition, may_eject},
     queue::FairQueue,
+    reports::Totals,
     retry::Budget,
     seal::PodId,
     session::Sessions,
     settings::Settings,
     work::Work,
 };
-use crate::domain::FleetKey;
+use crate::{api::v1alpha1::Sessions as ServerSessions, domain::FleetKey};
 
 /// Where an endpoint is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub struct Endpoint {
     limit: AtomicU32,
     /// Live tasks and open retries that only this pod can go on with.
     pub work: Work,
+    /// What it has done, for the load reports.
+    pub totals: Totals,
     /// Connections to it that are open.
     pub connections: AtomicUsize,
     /// Legacy sessions that live on it, as far as this gateway knows; refreshed every few seconds.
@@ -161,6 +164,7 @@ impl Endpoint {
             on_trial: AtomicBool::new(false),
             limit: AtomicU32::new(0),
             work: Work::default(),
+            totals: Totals::default(),
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
         }
@@ -294,6 +298,8 @@ pub struct FleetSpec {
     pub path: String,
     /// How they speak.
     pub transport: Transport,
+    /// Whether they keep sessions, or that it has to be found out.
+    pub sessions: ServerSessions,
     /// `Host` that the servers get to see: `localhost:<port>` (G12).
     pub upstream_host: String,
     /// The same, ready to be sent.
@@ -338,6 +344,8 @@ pub struct Fleet {
     pub outlook: Outlook,
     /// Retries at once.
     pub retries: ArcSwap<Budget>,
+    /// What it has done, for the load reports.
+    pub totals: Totals,
     /// Requests that run.
     pub active: AtomicUsize,
     /// Legacy sessions that this gateway has seen.
@@ -361,6 +369,7 @@ impl Fleet {
             view: ArcSwap::from_pointee(View { spec, endpoints: Vec::new(), any_modern: false }),
             writing: Mutex::new(()),
             outlook: Outlook::default(),
+            totals: Totals::default(),
             active: AtomicUsize::new(0),
             sessions: Sessions::default(),
             metrics,

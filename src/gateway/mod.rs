@@ -19,15 +19,18 @@
 //! | `metrics`, `access_log`, `admin`, `reports` | what people and the autoscaler see |
 
 pub mod access_log;
+pub mod admin;
 pub mod balance;
 pub mod breaker;
 pub mod config;
 pub mod conn;
+pub mod control;
 pub mod fleet;
 pub mod mcp;
 pub mod metrics;
 pub mod proxy;
 pub mod queue;
+pub mod reports;
 pub mod retry;
 pub mod routing;
 pub mod seal;

@@ -19,6 +19,7 @@ macro_rules! own {
         concat!("mcp_fleet_gateway_", $name)
     };
 }
+pub(super) use own;
 
 /// Reads [`Metrics`] at each scrape.
 pub(super) struct Exposition(pub(super) Arc<Metrics>);

@@ -9,11 +9,13 @@
 //! | `operations` | durations by method, tool, revision and error |
 //! | `fleet` | everything of one fleet |
 //! | `encode` | all of it in the exposition format |
+//! | `live` | gauges of fleets and endpoints, read from the live structures |
 
 mod cells;
 mod encode;
 mod fleet;
 pub mod labels;
+pub mod live;
 mod operations;
 
 use std::sync::Arc;
