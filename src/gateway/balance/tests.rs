@@ -333,7 +333,9 @@ fn other_zones_help_when_the_own_is_busy_or_gone() {
     for strategy in [Strategy::RoundRobin, Strategy::Random, Strategy::Weighted] {
         assert_near(&shares(strategy, &fleet, 8_000), &[6_000.0, 2_000.0], 0.1, strategy);
     }
-    fleet.iter_mut().for_each(|f| f.local = false);
+    for fake in &mut fleet {
+        fake.local = false;
+    }
     for strategy in Strategy::ALL {
         assert_near(&shares(strategy, &fleet, 8_000), &[4_000.0; 2], 0.1, strategy);
     }
