@@ -260,8 +260,7 @@ impl HeadScan {
         if chunked && self.length.is_some() {
             return Err(Reject::BOTH_LENGTHS);
         }
-        let body =
-            if chunked { BodyKind::Chunked } else { BodyKind::Sized(self.length.unwrap_or_default()) };
+        let body = if chunked { BodyKind::Chunked } else { BodyKind::Sized(self.length.unwrap_or_default()) };
         if body != BodyKind::Sized(0) && matches!(self.method, Method::Get | Method::Delete) {
             return Err(Reject::BODY);
         }
@@ -337,9 +336,7 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 {
         return None;
     }
-    value.iter().try_fold(0_u64, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
-    })
+    value.iter().try_fold(0_u64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
 }
 
 /// `host [":" port]` of RFC 3986 without user information and without percent-encoding: a name, an
@@ -362,7 +359,7 @@ fn is_host(value: &[u8]) -> bool {
     let port_ok = match port {
         [] => true,
         [b':', digits @ ..] => {
-            digits.len() <= 5 && parse_length(digits).is_some_and(|port| port <= u64::from(u16::MAX))
+            digits.len() <= 5 && parse_length(digits).is_some_and(|port| u16::try_from(port).is_ok())
         }
         _ => false,
     };

@@ -51,7 +51,8 @@ fn silent_connections_end_without_an_answer() {
         assert_eq!(answer, "");
         within(elapsed, 30);
         // After an answer more time is given, counted from its end.
-        let (answer, elapsed, _) = drip(b"GET /slow/100000 HTTP/1.1\r\nHost: a\r\n\r\n", b"", Duration::MAX).await;
+        let (answer, elapsed, _) =
+            drip(b"GET /slow/100000 HTTP/1.1\r\nHost: a\r\n\r\n", b"", Duration::MAX).await;
         assert_eq!(statuses(&answer), [200]);
         within(elapsed, 100 + 75);
     });

@@ -144,11 +144,26 @@ fn good_requests_arrive_as_sent_in_every_chunking() {
         ("GET /a HTTP/1.1\r\nHost: [::1]:8080\r\nConnection: close\r\n\r\n", r#"GET /a b"""#),
         ("GET http://A:80/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", r#"GET /a b"""#),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", r#"OPTIONS * b"""#),
-        ("DELETE /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", r#"DELETE /a b"""#),
-        ("POST /a HTTP/1.1\r\nHost: a\r\nX:\t\u{e4} \r\ncontent-length: 4\r\nConnection: close\r\n\r\nabcd", r#"POST /a b"abcd""#),
-        ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab", r#"POST /a b"ab""#),
-        ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nConnection: close, X-Y\r\n\r\n2;x=y\r\nab\r\n1 \r\nc\r\n0\r\nT: u\r\n\r\n", r#"POST /a b"abc""#),
-        ("POST /a HTTP/1.1\r\nHost: a\r\nMcp-Name: x\r\nMcp-Method: y\r\nMcp-Session-Id: z\r\nContent_Type_X: b\r\nConnection: close\r\n\r\n", r#"POST /a b"""#),
+        (
+            "DELETE /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            r#"DELETE /a b"""#,
+        ),
+        (
+            "POST /a HTTP/1.1\r\nHost: a\r\nX:\t\u{e4} \r\ncontent-length: 4\r\nConnection: close\r\n\r\nabcd",
+            r#"POST /a b"abcd""#,
+        ),
+        (
+            "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab",
+            r#"POST /a b"ab""#,
+        ),
+        (
+            "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nConnection: close, X-Y\r\n\r\n2;x=y\r\nab\r\n1 \r\nc\r\n0\r\nT: u\r\n\r\n",
+            r#"POST /a b"abc""#,
+        ),
+        (
+            "POST /a HTTP/1.1\r\nHost: a\r\nMcp-Name: x\r\nMcp-Method: y\r\nMcp-Session-Id: z\r\nContent_Type_X: b\r\nConnection: close\r\n\r\n",
+            r#"POST /a b"""#,
+        ),
     ];
     in_paused_time(async {
         for (bytes, expected) in rows {
@@ -195,7 +210,9 @@ fn broken_chunks_are_the_clients_fault() {
 #[test]
 fn a_repeated_routing_header_is_a_header_mismatch_for_modern_clients_only() {
     let request = |version: &str| {
-        format!("POST / HTTP/1.1\r\nHost: a\r\nMcp-Name: 1\r\nMcp-Name: 2\r\nMcp-Protocol-Version: {version}\r\n\r\n")
+        format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nMcp-Name: 1\r\nMcp-Name: 2\r\nMcp-Protocol-Version: {version}\r\n\r\n"
+        )
     };
     in_paused_time(async {
         let (modern, _) = talk(&[request("2026-07-28").as_bytes()]).await;
@@ -220,8 +237,24 @@ fn the_answer_to_head_has_no_body() {
 #[test]
 fn what_passes_is_read_alike_by_httparse_and_in_any_chunking() {
     const BASE: &str = "POST /a?b HTTP/1.1\r\nHost: example.com:80\r\nContent-Length: 3\r\nMcp-Name: x\r\nConnection: close\r\n\r\nabc";
-    const SPICE: &[&str] =
-        &["\r", "\n", "\r\n", " ", "\t", ":", "\0", ",", "_", "\x7f", "\u{e4}", "0", "Transfer-Encoding: chunked\r\n", "Host: b\r\n", "X", "\r\n\r\n"];
+    const SPICE: &[&str] = &[
+        "\r",
+        "\n",
+        "\r\n",
+        " ",
+        "\t",
+        ":",
+        "\0",
+        ",",
+        "_",
+        "\x7f",
+        "\u{e4}",
+        "0",
+        "Transfer-Encoding: chunked\r\n",
+        "Host: b\r\n",
+        "X",
+        "\r\n\r\n",
+    ];
     fastrand::seed(7);
     let mut passed = 0;
     for _ in 0..20_000 {
