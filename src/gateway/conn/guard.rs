@@ -63,7 +63,8 @@ thread_local! {
 
 /// A socket that knows of its peer's leaving while bytes from before still wait in it.
 pub trait Peer {
-    /// Whether the peer has ended its side.
+    /// Whether the peer has ended its side. Beyond what fits into the kernel's receive window nobody can
+    /// know: the end waits in the peer's kernel behind bytes that we do not take.
     fn has_left(&self) -> bool;
 }
 
@@ -622,9 +623,8 @@ where
         if this.shared.exchange.get() == Exchange::Flushing {
             this.shared.exchange.set(Exchange::Idle);
             // hyper may not read again before it is woken: by what is kept, or by the idle limit.
-            if !this.kept.is_empty() {
-                cx.waker().wake_by_ref();
-            } else if matches!(this.phase, Phase::Hold) && this.poll_limit(cx).is_ready() {
+            let idle = matches!(this.phase, Phase::Hold) && this.kept.is_empty();
+            if !idle || this.poll_limit(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
         }
