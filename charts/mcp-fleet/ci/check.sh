@@ -103,7 +103,7 @@ full=$scratch/gateway/mcp-fleet/templates
 ok "gateway: the keys that were named" grep -q 'secretName: gateway-keys' "$full/gateway-deployment.yaml"
 ok "gateway: replicas without the HPA" grep -q '^  replicas: 3' "$full/gateway-deployment.yaml"
 ok "gateway: no HPA" not grep -q '^kind: HorizontalPodAutoscaler' "$scratch/gateway.yaml"
-ok "gateway: all its hosts are accepted" grep -qF '--allowed-hosts=*.apps.example.com,mcp.example.com,mcp.example.org"' "$full/gateway-deployment.yaml"
+ok "gateway: all its hosts are accepted" grep -qF -- '--allowed-hosts=*.apps.example.com,mcp.example.com,mcp.example.org"' "$full/gateway-deployment.yaml"
 ok "gateway: podLabels do not break the selector" not grep -q 'component: other' "$full/gateway-deployment.yaml"
 ok "gateway: its class reaches the operator" grep -qF -- '--gateway-class=public' "$full/deployment.yaml"
 ok "gateway: the address of the values" grep -qF -- '--gateway-url=https://mcp.example.com"' "$full/deployment.yaml"
