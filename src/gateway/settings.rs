@@ -5,6 +5,7 @@
 
 use std::{fmt, time::Duration};
 
+pub use super::balance::Strategy;
 use crate::api::v1alpha1::{GatewaySpec, GatewayStrategy};
 
 mod check;
@@ -13,24 +14,6 @@ mod forms;
 mod tests;
 
 pub use forms::{is_class, is_hostname, is_origin};
-
-/// How an endpoint is chosen for work that is bound to none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// In turn.
-    RoundRobin,
-    /// By chance.
-    Random,
-    /// In turn, by weight.
-    Weighted,
-    /// Fewest open sessions and streams.
-    LeastConnections,
-    /// Fewest running requests, of two.
-    #[default]
-    LeastRequest,
-    /// Least recent latency times running requests, of two.
-    PeakEwma,
-}
 
 impl From<GatewayStrategy> for Strategy {
     fn from(strategy: GatewayStrategy) -> Self {
@@ -88,6 +71,19 @@ pub struct BreakerSettings {
     pub window: Duration,
     /// Share of the endpoints that may be ejected at once, 0 to 100; one always may.
     pub max_ejected_percent: u32,
+}
+
+impl From<BreakerSettings> for super::breaker::Settings {
+    fn from(settings: BreakerSettings) -> Self {
+        Self {
+            failure_threshold: settings.failure_threshold,
+            recovery: settings.recovery,
+            half_open_max: settings.half_open_max_requests,
+            min_requests: settings.min_requests,
+            failure_ratio: settings.failure_ratio,
+            window: settings.window,
+        }
+    }
 }
 
 /// Requests that wait for an endpoint.
