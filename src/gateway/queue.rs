@@ -234,14 +234,12 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     async fn turn(mut self) -> Result<Turn, QueueError> {
-        match tokio::time::timeout_at(self.deadline, &mut self.receiver).await {
-            Ok(told) => told.unwrap_or(Err(QueueError::TimedOut)),
-            Err(_) => {
-                self.leave();
-                // Called up in time, heard late: the turn counts.
-                self.receiver.try_recv().unwrap_or(Err(QueueError::TimedOut))
-            }
+        if let Ok(told) = tokio::time::timeout_at(self.deadline, &mut self.receiver).await {
+            return told.unwrap_or(Err(QueueError::TimedOut));
         }
+        self.leave();
+        // Called up in time, heard late: the turn counts.
+        self.receiver.try_recv().unwrap_or(Err(QueueError::TimedOut))
     }
 
     fn leave(&self) {

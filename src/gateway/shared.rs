@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -60,6 +61,8 @@ pub struct Gateway {
     pub own: ArcSwap<Option<Peer>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Wakes the reporter at once: a request waits for a fleet without pods.
+    pub urgent: Arc<Notify>,
     /// Cancelled when the process was asked to end: not ready any more, still serving.
     pub ending: CancellationToken,
     /// Cancelled when streams have to end.

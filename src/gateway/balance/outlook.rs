@@ -90,7 +90,7 @@ impl Counts {
 /// The median of the averages of eligible endpoints, at least 1 ms; 30 ms while none was measured.
 pub fn seed<C: Candidate>(candidates: &[C]) -> u64 {
     let mut measured: Vec<u64> =
-        candidates.iter().filter(|c| c.eligible()).filter_map(|c| Load::ewma_ns(c.load())).collect();
+        candidates.iter().filter(Candidate::eligible).filter_map(|c| Load::ewma_ns(c.load())).collect();
     if measured.is_empty() {
         return SEED_NS;
     }

@@ -29,7 +29,8 @@ pub fn pick<C: Candidate>(
     now: Nanos,
     slow_start: Duration,
 ) -> Option<usize> {
-    let mut field = Field { strategy, candidates, admits, outlook, now, slow_start, panic: false };
+    let mut field =
+        Field { strategy, candidates, admits, outlook, now, slow_start, panic: false, uneven: false };
     if candidates.len() <= MASK_BITS { field.pick_exactly(draw) } else { field.pick_by_sample(draw) }
 }
 
@@ -43,6 +44,8 @@ struct Field<'a, C, F> {
     /// Zero when slow start does not apply.
     slow_start: Duration,
     panic: bool,
+    /// Weights differ.
+    uneven: bool,
 }
 
 impl<C: Candidate, F: Fn(&C) -> bool> Field<'_, C, F> {
@@ -53,12 +56,10 @@ impl<C: Candidate, F: Fn(&C) -> bool> Field<'_, C, F> {
                 self.in_turn(|i| pool & (1 << i) != 0, draw).or_else(|| self.lottery(Bits(pool), draw))
             }
             Strategy::Random | Strategy::Weighted => self.lottery(Bits(pool), draw),
-            // Connections last: worth the exact minimum. Drawn order decides between equals.
-            Strategy::LeastConnections => {
-                let turn = below(draw(), self.candidates.len());
-                let (after, before) = (pool & (u64::MAX << turn), pool & !(u64::MAX << turn));
-                self.cheapest(Bits(after).chain(Bits(before)))
-            }
+            // Connections last: worth the exact minimum.
+            Strategy::LeastConnections => self.cheapest_of_all(pool, draw),
+            // Two of n drawn alike never give one endpoint more than 2/n, whatever its weight.
+            _ if self.uneven => self.cheapest_of_all(pool, draw),
             Strategy::LeastRequest | Strategy::PeakEwma => {
                 let n = pool.count_ones() as usize;
                 if n <= 1 {
@@ -72,14 +73,22 @@ impl<C: Candidate, F: Fn(&C) -> bool> Field<'_, C, F> {
         }
     }
 
+    /// A drawn order decides between equals.
+    fn cheapest_of_all(&self, pool: u64, draw: &mut impl FnMut() -> u64) -> Option<usize> {
+        let after = u64::MAX << below(draw(), self.candidates.len());
+        self.cheapest(Bits(pool & after).chain(Bits(pool & !after)))
+    }
+
     /// One pass: decides panic and slow start, returns whom the strategy may choose from.
     fn survey(&mut self) -> u64 {
         let (mut open, mut ejected, mut penalised) = (0_u64, 0_u64, 0_u64);
         let mut counts = Counts::default();
+        let mut weight = None;
         for (i, candidate) in self.candidates.iter().enumerate() {
             if !self.is_eligible(candidate) {
                 continue;
             }
+            self.uneven |= *weight.get_or_insert(candidate.weight()) != candidate.weight();
             counts.add(candidate, self.now, self.slow_start);
             let bit = 1 << i;
             open |= if candidate.has_room() { bit } else { 0 };
@@ -118,14 +127,22 @@ impl<C: Candidate, F: Fn(&C) -> bool> Field<'_, C, F> {
         found.or_else(|| self.scan(draw))
     }
 
+    /// Drawn in proportion to the weights, or the heavy ones would be drawn too seldom to get their share.
     fn sample_two(&self, draw: &mut impl FnMut() -> u64) -> Option<[usize; 2]> {
+        let most = self.outlook.most_weight.load(Relaxed);
         let mut one = None;
         for _ in 0..DRAWS {
             let i = below(draw(), self.candidates.len());
+            let weight = self.candidates[i].weight();
+            if one == Some(i)
+                || !self.is_preferred(i)
+                || (weight < most && unit(draw()) * f64::from(most) >= f64::from(weight))
+            {
+                continue;
+            }
             match one {
-                Some(first) if first != i && self.is_preferred(i) => return Some([first, i]),
-                None if self.is_preferred(i) => one = Some(i),
-                _ => {}
+                Some(first) => return Some([first, i]),
+                None => one = Some(i),
             }
         }
         None

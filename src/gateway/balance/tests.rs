@@ -207,6 +207,26 @@ fn weighted_follows_the_weights() {
 }
 
 #[test]
+fn costs_honour_weights_in_a_large_fleet() {
+    for strategy in [Strategy::LeastRequest, Strategy::PeakEwma, Strategy::LeastConnections] {
+        let mut fleet = fleet(99);
+        for (i, fake) in fleet.iter_mut().enumerate() {
+            fake.weight = [1, 2, 5][i % 3];
+        }
+        let outlook = Outlook::default();
+        outlook.refresh(&fleet, NOW, SLOW_START);
+        let mut rng = fastrand::Rng::with_seed(5);
+        for _ in 0..33 * 8 * 40 {
+            let i = pick(strategy, &fleet, |_| true, &outlook, &mut || rng.u64(..), NOW, SLOW_START);
+            fleet[i.unwrap()].load.started();
+        }
+        let inflight: Vec<usize> = fleet.iter().map(|f| f.load.inflight() as usize).collect();
+        let expected: Vec<f64> = fleet.iter().map(|f| 40.0 * f64::from(f.weight)).collect();
+        assert_near(&inflight, &expected, 0.15, strategy);
+    }
+}
+
+#[test]
 fn half_may_be_ejected_but_not_more() {
     for strategy in Strategy::ALL {
         let mut fleet = fleet(4);
@@ -313,7 +333,9 @@ fn other_zones_help_when_the_own_is_busy_or_gone() {
     for strategy in [Strategy::RoundRobin, Strategy::Random, Strategy::Weighted] {
         assert_near(&shares(strategy, &fleet, 8_000), &[6_000.0, 2_000.0], 0.1, strategy);
     }
-    fleet.iter_mut().for_each(|f| f.local = false);
+    for fake in &mut fleet {
+        fake.local = false;
+    }
     for strategy in Strategy::ALL {
         assert_near(&shares(strategy, &fleet, 8_000), &[4_000.0; 2], 0.1, strategy);
     }

@@ -73,7 +73,7 @@ impl Model {
         }
     }
 
-    fn opens(&mut self, now: u64) -> Option<Transition> {
+    fn opens(&mut self, now: u64) -> Transition {
         self.backoff = (30 << self.n_opened.min(10)).min(300);
         self.n_opened += 1;
         self.opened_at = now;
@@ -82,15 +82,15 @@ impl Model {
         self.trials = 0;
         self.successes = 0;
         self.open = true;
-        Some(Transition::Opened)
+        Transition::Opened
     }
 
-    fn closes(&mut self, now: u64) -> Option<Transition> {
+    fn closes(&mut self, now: u64) -> Transition {
         self.open = false;
         self.closed_at = now;
         self.in_row = 0;
         self.calls.clear();
-        Some(Transition::Closed)
+        Transition::Closed
     }
 
     fn record(&mut self, now: u64, outcome: Outcome) -> Option<Transition> {
@@ -100,10 +100,10 @@ impl Model {
                 self.trials = self.trials.saturating_sub(1);
                 match outcome {
                     Outcome::Ignored => None,
-                    Outcome::Failure | Outcome::Overload => self.opens(now),
+                    Outcome::Failure | Outcome::Overload => Some(self.opens(now)),
                     Outcome::Success => {
                         self.successes += 1;
-                        if self.successes == settings().half_open_max { self.closes(now) } else { None }
+                        if self.successes == settings().half_open_max { Some(self.closes(now)) } else { None }
                     }
                 }
             }
@@ -125,7 +125,7 @@ impl Model {
                 if now - self.closed_at > 300 {
                     self.n_opened = 0;
                 }
-                self.opens(now)
+                Some(self.opens(now))
             }
         }
     }
@@ -135,7 +135,7 @@ impl Model {
             return None;
         }
         if succeeded && self.probe_failed {
-            return self.closes(now);
+            return Some(self.closes(now));
         }
         self.probe_failed |= !succeeded;
         self.probe_succeeded_last = Some(succeeded);

@@ -64,15 +64,15 @@ fn text(path: &Path, config: Option<&GatewayConfig>, problems: &[Problem], notes
     } else {
         let count = problems.len();
         let _ = writeln!(out, "{}: {count} problem{}", path.display(), if count == 1 { "" } else { "s" });
-        problems.iter().for_each(|problem| {
+        for problem in problems {
             let _ = writeln!(out, "  {problem}");
-        });
+        }
     }
     if !notes.is_empty() {
         out.push('\n');
-        notes.iter().for_each(|note| {
+        for note in notes {
             let _ = writeln!(out, "note: {note}");
-        });
+        }
     }
     out
 }

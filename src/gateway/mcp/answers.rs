@@ -200,9 +200,8 @@ fn json(out: &mut Vec<u8>, value: &impl Serialize) {
     let _ = serde_json::to_writer(out, value);
 }
 
-/// The body of an error.
-pub fn error<'a>(id: impl Into<Id<'a>>, fault: &Fault<'_>) -> Bytes {
-    let id = if *fault == Fault::SessionGone { Id::Null } else { id.into() };
+/// The start of an answer: everything up to its id.
+fn begin(id: Id<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(br#"{"jsonrpc":"2.0""#);
     match id {
@@ -213,6 +212,21 @@ pub fn error<'a>(id: impl Into<Id<'a>>, fault: &Fault<'_>) -> Bytes {
         Id::Null => out.extend_from_slice(br#","id":null"#),
         Id::Absent => {}
     }
+    out
+}
+
+/// An answer with a result that was learnt before, as it was written: of `server/discover` (G3).
+pub fn result<'a>(id: impl Into<Id<'a>>, result: &str) -> Bytes {
+    let mut out = begin(id.into());
+    out.extend_from_slice(br#","result":"#);
+    out.extend_from_slice(result.as_bytes());
+    out.push(b'}');
+    out.into()
+}
+
+/// The body of an error.
+pub fn error<'a>(id: impl Into<Id<'a>>, fault: &Fault<'_>) -> Bytes {
+    let mut out = begin(if *fault == Fault::SessionGone { Id::Null } else { id.into() });
     out.extend_from_slice(format!(r#","error":{{"code":{},"message":"#, fault.code()).as_bytes());
     json(&mut out, &fault.message());
     out.extend_from_slice(br#","data":"#);
@@ -251,15 +265,6 @@ pub fn event(message: &[u8]) -> Bytes {
 /// The same error as an event of a stream.
 pub fn error_event<'a>(id: impl Into<Id<'a>>, fault: &Fault<'_>) -> Bytes {
     event(&error(id, fault))
-}
-
-/// An answer that a server has given before.
-pub fn result<'a>(id: impl Into<Id<'a>>, result: &str) -> Bytes {
-    let id = match id.into() {
-        Id::Echo(id) => id.get(),
-        Id::Null | Id::Absent => "null",
-    };
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
 }
 
 const SUBSCRIPTION: &str = r#""_meta":{"io.modelcontextprotocol/subscriptionId":"#;

@@ -184,6 +184,9 @@ impl Drop for Record {
         match &self.fleet {
             Some(fleet) => {
                 fleet.metrics.requested(outcome, status);
+                if !self.is_stream {
+                    fleet.totals.completed(outcome, took);
+                }
                 if !self.is_stream && self.method != Method::None {
                     fleet.metrics.observe(&Observation {
                         method: self.method,

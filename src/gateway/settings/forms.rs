@@ -22,16 +22,13 @@ pub fn is_origin(origin: &str) -> bool {
         Some(colon) => (&rest[..colon], Some(&rest[colon + 1..])),
         None => (rest, None),
     };
-    let host_fits = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        Some(address) => {
-            address.parse::<core::net::Ipv6Addr>().is_ok() && !address.contains(char::is_uppercase)
-        }
-        None => {
-            let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-            edge(host.bytes().next())
-                && edge(host.bytes().next_back())
-                && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
-        }
+    let host_fits = if let Some(address) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        address.parse::<core::net::Ipv6Addr>().is_ok() && !address.contains(char::is_uppercase)
+    } else {
+        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        edge(host.bytes().next())
+            && edge(host.bytes().next_back())
+            && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
     };
     let default = match scheme {
         "http" => Some("80"),

@@ -225,7 +225,7 @@ fn http2_passes_untouched() {
             let mut guard = Guard::new(server, Limits::default());
             assert_eq!(guard.sniff().await.unwrap(), Protocol::Http2);
             let service = hyper::service::service_fn(async |request: Request<Incoming>| {
-                Ok::<_, Infallible>(Response::new(Full::from(request.uri().path().to_owned())))
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(request.uri().path().to_owned()))))
             });
             hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
                 .serve_connection(guard, service)
