@@ -43,4 +43,6 @@ pub mod seal;
 pub mod session;
 pub mod settings;
 pub mod shared;
+#[cfg(test)]
+pub(crate) mod test_support;
 pub mod work;
