@@ -157,7 +157,7 @@ async function inspect(node, program, url, plan, era) {
   await step('list', new RegExp(`"${plan.echo.tool}"`), '--method', 'tools/list');
   const echo = ['--method', 'tools/call', '--tool-name', plan.echo.tool, '--tool-arg', `${plan.echo.argument}=once`];
   await step('echo', /once/, ...echo);
-  await step('call', new RegExp(`"?(ok|success|succeeded)"?\\D*${plan.calls}\\b`, 'i'), ...echo,
+  await step('call', new RegExp(`"ok":${plan.calls},.*"errors":0,`), ...echo,
     '--load', '--load-requests', String(plan.calls), '--load-concurrency', '2', '--format', 'json');
   await step('read', /"text"/, '--method', 'resources/read', '--uri', plan.resource);
   await step('prompt', /"text"/, '--method', 'prompts/get', '--prompt-name', plan.prompt);
