@@ -6,7 +6,7 @@
 //! | `args`, `run` | the command: flags, threads, start and orderly end |
 //! | `config` | the standalone file: read, checked, reloaded |
 //! | `settings` | what `spec.gateway` means, validated |
-//! | `fleet` | what all threads share: fleets, endpoints, their state |
+//! | `shared`, `fleet`, `work` | what all threads share: fleets, endpoints, their state |
 //! | `routing` | path and host → fleet; which Hosts and Origins may call |
 //! | `conn` | accepted sockets: strict request framing, TLS, socket options |
 //! | `mcp` | the protocol's bytes: envelopes, eras, events, answers of our own; pure |
@@ -18,6 +18,23 @@
 //! | `drain` | anchors on terminating pods, and the gateway's own end |
 //! | `metrics`, `access_log`, `admin`, `reports` | what people and the autoscaler see |
 
+pub mod access_log;
+pub mod admin;
+pub mod balance;
+pub mod breaker;
+pub mod config;
+pub mod conn;
+pub mod control;
 pub mod fleet;
+pub mod mcp;
+pub mod metrics;
+pub mod proxy;
+pub mod queue;
+pub mod reports;
+pub mod retry;
+pub mod routing;
 pub mod seal;
+pub mod session;
 pub mod settings;
+pub mod shared;
+pub mod work;

@@ -1,9 +1,6 @@
 //! The gateway as one value: what every thread holds an `Arc` of.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -12,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     fleet::{Clock, EndpointSpec, Fleet, FleetSpec},
     metrics::Metrics,
-    routing::Routes,
+    routing::{HostPolicy, Routes},
     seal::KeyRing,
 };
 use crate::domain::FleetKey;
@@ -53,6 +50,8 @@ pub struct Gateway {
     pub options: Options,
     /// What is served.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Which Hosts may be called.
+    pub hosts: ArcSwap<HostPolicy>,
     /// Keys of all tokens.
     pub keys: ArcSwap<KeyRing>,
     /// The other gateways that are ready, sorted; without this one.
@@ -121,6 +120,6 @@ impl Gateway {
         for endpoint in &view.endpoints {
             endpoint.set_limit(limit);
         }
-        fleet.queue.wake(usize::MAX);
+        fleet.wake_all();
     }
 }
