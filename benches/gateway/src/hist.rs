@@ -41,7 +41,7 @@ impl Hist {
 }
 
 fn index(v: u64) -> usize {
-    let shift = (63 - (v | 1).leading_zeros()).saturating_sub(BITS);
+    let shift = (v | 1).ilog2().saturating_sub(BITS);
     ((u64::from(shift) << BITS) + (v >> shift)) as usize
 }
 

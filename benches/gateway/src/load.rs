@@ -233,12 +233,12 @@ pub async fn open(addr: SocketAddr, era: Era, tool: &str, rate: Rate) -> anyhow:
         })));
     }
     let n = ((rate.warm + rate.time).as_secs_f64() * rate.per_second) as u64;
-    let paced = pace.clone();
-    let pacer = thread::spawn(move || send_all(&paced, start, n, 1e9 / rate.per_second));
+    let for_pacer = pace.clone();
+    let thread = thread::spawn(move || send_all(&for_pacer, start, n, 1e9 / rate.per_second));
     while !pace.sent_all.load(Ordering::Acquire) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let _ = pacer.join();
+    let _ = thread.join();
     let end = Instant::now();
     while done.get() < n && end.elapsed() < rate.grace {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -16,11 +16,11 @@ mod hist;
 mod leave;
 mod load;
 mod machine;
+mod parts;
 mod peers;
 #[path = "../../report.rs"]
 mod report;
 mod rounds;
-mod run;
 mod streams;
 mod upstream;
 mod upstream_process;
@@ -35,6 +35,6 @@ fn main() -> anyhow::Result<ExitCode> {
     let args = args::Args::parse_from(std::env::args().filter(|arg| arg != "--bench"));
     match args.upstream {
         Some(replicas) => upstream::run(replicas).map(|()| ExitCode::SUCCESS),
-        None => run::run(&args.settle()),
+        None => parts::run(&args.settle()),
     }
 }

@@ -248,8 +248,8 @@ backend b
 fn envoy(addr: SocketAddr, upstreams: &[SocketAddr]) -> String {
     let address =
         |a: &SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", a.ip(), a.port());
-    let endpoints: String =
-        upstreams.iter().map(|u| format!("      - endpoint: {{address: {}}}\n", address(u))).collect();
+    let endpoint = |u| format!("        - endpoint: {{address: {}}}\n", address(u));
+    let endpoints = upstreams.iter().map(endpoint).collect::<Vec<_>>().concat();
     format!(
         "static_resources:
   listeners:
@@ -286,7 +286,6 @@ fn envoy(addr: SocketAddr, upstreams: &[SocketAddr]) -> String {
 {endpoints}",
         address(&addr)
     )
-    .replace("      - endpoint:", "        - endpoint:")
 }
 
 /// An address that nobody uses now.

@@ -167,12 +167,9 @@ pub async fn idle(
     let seen = Rc::new(Seen::default());
     let mut tasks = Vec::new();
     for key in 0..n {
-        let mut client = match Client::connect(addr).await {
-            Ok(client) => client,
-            Err(_) => {
-                seen.cut.update(|n| n + 1);
-                continue;
-            }
+        let Ok(mut client) = Client::connect(addr).await else {
+            seen.cut.update(|n| n + 1);
+            continue;
         };
         let all = seen.clone();
         tasks.push(spawn_local(async move {

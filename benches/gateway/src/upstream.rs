@@ -102,7 +102,7 @@ async fn commands(stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let back = match (words.first().copied(), replica) {
             (Some("gone"), _) => {
                 let gone = shared.gone.take();
-                gone.iter().map(|(key, at)| format!("{key}:{at} ")).collect()
+                gone.iter().map(|(key, at)| format!("{key}:{at} ")).collect::<Vec<_>>().concat()
             }
             (Some("slow"), Some(replica)) => {
                 replica.slow.set(number(2));

@@ -53,8 +53,8 @@ pub fn modern_parts(tool: &str, key: u64) -> (Vec<(&'static str, String)>, Strin
 /// A modern `tools/call`.
 pub fn modern_call(tool: &str, key: u64) -> Vec<u8> {
     let (headers, body) = modern_parts(tool, key);
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    post(&headers, &body)
+    let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    post(&lines.concat(), &body)
 }
 
 /// The first request of a legacy session.
