@@ -6,5 +6,6 @@
 pub mod agent;
 pub mod api;
 pub mod domain;
+pub mod gateway;
 pub mod operator;
 pub mod runtime;

@@ -21,6 +21,10 @@ pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Value of [`LABEL_COMPONENT`].
 pub const COMPONENT_SERVER: &str = "mcp-server";
+/// Value of [`LABEL_COMPONENT`] of the gateway's pods.
+pub const COMPONENT_GATEWAY: &str = "gateway";
+/// Set by Kubernetes on each namespace: its name.
+pub const LABEL_NAMESPACE: &str = "kubernetes.io/metadata.name";
 /// Prefixes that users may not put on pods: selectors and other tools rely on them.
 pub const RESERVED_LABEL_PREFIXES: [&str; 2] = ["mcpfleet.io/", "app.kubernetes.io/"];
 

@@ -5,5 +5,5 @@ mod quantity;
 mod scale;
 
 pub use name::{FleetKey, FleetName, InvalidName};
-pub use quantity::{InvalidQuantity, canonical_quantity, compare_quantities};
+pub use quantity::{InvalidQuantity, canonical_quantity, compare_quantities, quantity_value};
 pub use scale::{InvalidRange, ReplicaRange};

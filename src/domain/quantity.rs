@@ -36,6 +36,12 @@ pub fn compare_quantities(a: &str, b: &str) -> Result<Ordering, InvalidQuantity>
     Ok(value(a)?.cmp(&value(b)?))
 }
 
+/// The amount as a plain number; exact to a billionth.
+pub fn quantity_value(text: &str) -> Result<f64, InvalidQuantity> {
+    let (nanos, _) = parse(text).ok_or_else(|| InvalidQuantity(text.chars().take(40).collect()))?;
+    Ok(nanos as f64 / NANO as f64)
+}
+
 /// Amount in billionths, and how it was written. `None` for what is no quantity or does not fit.
 fn parse(text: &str) -> Option<(i128, Format)> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -6,27 +6,29 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    balance::{Candidate, Load, Nanos},
-    breaker::Breaker,
+    balance::{Candidate, Load, Nanos, Outlook},
+    breaker::{Breaker, Outcome, State, Transition, may_eject},
     queue::FairQueue,
+    reports::Totals,
     retry::Budget,
     seal::PodId,
     session::Sessions,
     settings::Settings,
     work::Work,
 };
-use crate::domain::FleetKey;
+use crate::{api::v1alpha1::Sessions as ServerSessions, domain::FleetKey};
 
 /// Where an endpoint is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub enum Legacy {
 pub struct Capability {
     /// A probe has answered: the rest is knowledge, not a guess.
     pub known: bool,
+    /// It answers, but tells nobody what it can do (401, 403): it may get anything.
+    pub opaque: bool,
     /// Revisions of `server/discover` from 2026-07-28 on, newest first.
     pub modern: Vec<String>,
     /// All revisions that it listed.
@@ -88,7 +92,12 @@ pub struct Capability {
 impl Capability {
     /// Whether it lists a revision.
     pub fn speaks(&self, version: &str) -> bool {
-        self.modern.iter().any(|v| v == version)
+        self.opaque || self.modern.iter().any(|v| v == version)
+    }
+
+    /// Whether an `initialize` makes sense there.
+    pub fn may_speak_legacy(&self) -> bool {
+        self.legacy != Legacy::No
     }
 }
 
@@ -109,7 +118,9 @@ pub struct Endpoint {
     /// Counters and the cost of the balancer.
     pub load: Load,
     /// Opens on failures of requests.
-    pub breaker: Breaker,
+    pub breaker: ArcSwap<Breaker>,
+    /// Calls that are bound to it and wait for a place.
+    pub queue: Arc<FairQueue>,
     /// What it can do.
     pub capability: ArcSwap<Capability>,
     /// Cancelled when it starts to drain or goes: long streams look for another pod.
@@ -117,10 +128,14 @@ pub struct Endpoint {
     phase: AtomicU8,
     unhealthy: AtomicBool,
     ejected: AtomicBool,
+    /// Its breaker lets a few calls through, to see.
+    on_trial: AtomicBool,
     /// Most requests at once here, 0 = no limit; this gateway's share.
     limit: AtomicU32,
     /// Live tasks and open retries that only this pod can go on with.
     pub work: Work,
+    /// What it has done, for the load reports.
+    pub totals: Totals,
     /// Connections to it that are open.
     pub connections: AtomicUsize,
     /// Legacy sessions that live on it, as far as this gateway knows; refreshed every few seconds.
@@ -139,14 +154,17 @@ impl Endpoint {
             weight: spec.weight.max(1),
             local: spec.local,
             load: Load::new(now),
-            breaker: Breaker::new(settings.breaker),
+            breaker: ArcSwap::from_pointee(Breaker::new(settings.breaker.into())),
+            queue: FairQueue::new(settings.queue.capacity),
             capability: ArcSwap::from_pointee(Capability::default()),
             leaving: CancellationToken::new(),
             phase: AtomicU8::new(Phase::NotReady as u8),
             unhealthy: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
+            on_trial: AtomicBool::new(false),
             limit: AtomicU32::new(0),
             work: Work::default(),
+            totals: Totals::default(),
             connections: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
         }
@@ -183,9 +201,14 @@ impl Endpoint {
         self.unhealthy.store(unhealthy, Ordering::Relaxed);
     }
 
-    /// Its breaker is open and the fleet may do without it; kept by [`Fleet::eject`].
-    pub fn set_ejected(&self, ejected: bool) {
-        self.ejected.store(ejected, Ordering::Relaxed);
+    /// Its breaker is open, and the fleet does without it.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether a picked endpoint may get the call: one on trial lets only a few through.
+    pub fn admits(&self, now: Nanos) -> bool {
+        !self.on_trial.load(Ordering::Relaxed) || self.breaker.load().allows(now)
     }
 
     /// This gateway's share of `maxRequestsPerPod`; 0 = no limit.
@@ -199,9 +222,9 @@ impl Endpoint {
         limit != 0 && self.load.inflight() >= limit
     }
 
-    /// New work may go here, health and breaker aside.
+    /// New work may go here, health, breaker and room aside.
     pub fn takes_new(&self) -> bool {
-        self.phase() == Phase::Ready && !self.is_full()
+        self.phase() == Phase::Ready
     }
 
     /// Work that is bound to it still gets through: it is listed, and neither probes nor requests say that it
@@ -226,6 +249,10 @@ impl Candidate for Endpoint {
 
     fn eligible(&self) -> bool {
         self.takes_new()
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_full()
     }
 
     fn is_ejected(&self) -> bool {
@@ -271,8 +298,12 @@ pub struct FleetSpec {
     pub path: String,
     /// How they speak.
     pub transport: Transport,
+    /// Whether they keep sessions, or that it has to be found out.
+    pub sessions: ServerSessions,
     /// `Host` that the servers get to see: `localhost:<port>` (G12).
     pub upstream_host: String,
+    /// The same, ready to be sent.
+    pub host_header: HeaderValue,
     /// Its settings.
     pub settings: Settings,
     /// It may be scaled to zero or from it: calls wait for the first pod.
@@ -305,14 +336,16 @@ pub struct Fleet {
     view: ArcSwap<View>,
     /// One writer at a time.
     writing: Mutex<()>,
-    /// Requests that wait for a place.
-    pub queue: FairQueue,
-    /// Position of round robin.
-    pub cursor: AtomicUsize,
-    /// Cost of an endpoint that was never measured, in ns.
-    pub seed: AtomicU64,
+    /// Requests of modern revisions that wait for a place.
+    pub queue: Arc<FairQueue>,
+    /// The same for legacy ones, which other pods may be able to serve: neither holds up the other.
+    pub legacy_queue: Arc<FairQueue>,
+    /// What the balancer remembers from pick to pick.
+    pub outlook: Outlook,
     /// Retries at once.
-    pub retries: Budget,
+    pub retries: ArcSwap<Budget>,
+    /// What it has done, for the load reports.
+    pub totals: Totals,
     /// Requests that run.
     pub active: AtomicUsize,
     /// Legacy sessions that this gateway has seen.
@@ -328,11 +361,15 @@ impl Fleet {
             key: spec.key.clone(),
             uid: spec.uid.as_str().into(),
             queue: FairQueue::new(spec.settings.queue.capacity),
+            legacy_queue: FairQueue::new(spec.settings.queue.capacity),
+            retries: ArcSwap::new(Budget::new(
+                spec.settings.retries.budget_percent,
+                spec.settings.retries.min_concurrency,
+            )),
             view: ArcSwap::from_pointee(View { spec, endpoints: Vec::new(), any_modern: false }),
             writing: Mutex::new(()),
-            cursor: AtomicUsize::new(0),
-            seed: AtomicU64::new(super::balance::DEFAULT_SEED),
-            retries: Budget::default(),
+            outlook: Outlook::default(),
+            totals: Totals::default(),
             active: AtomicUsize::new(0),
             sessions: Sessions::default(),
             metrics,
@@ -340,7 +377,7 @@ impl Fleet {
     }
 
     /// The fleet as it is now.
-    pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
+    pub fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
     }
 
@@ -353,13 +390,20 @@ impl Fleet {
     pub fn set_spec(&self, spec: FleetSpec) {
         let _one = self.writing.lock();
         let view = self.view.load();
-        self.queue.set_capacity(spec.settings.queue.capacity);
-        for endpoint in &view.endpoints {
-            endpoint.breaker.set_settings(spec.settings.breaker);
+        let (old, new) = (&view.spec.settings, &spec.settings);
+        self.queue.set_capacity(new.queue.capacity);
+        self.legacy_queue.set_capacity(new.queue.capacity);
+        if old.retries != new.retries {
+            self.retries.store(Budget::new(new.retries.budget_percent, new.retries.min_concurrency));
+        }
+        if old.breaker != new.breaker {
+            for endpoint in &view.endpoints {
+                endpoint.breaker.store(Arc::new(Breaker::new(new.breaker.into())));
+            }
         }
         let any_modern = view.any_modern;
         self.view.store(Arc::new(View { spec, endpoints: view.endpoints.clone(), any_modern }));
-        self.queue.wake(usize::MAX);
+        self.wake_all();
     }
 
     /// Takes over the endpoints that a source lists: known ones keep their state, missing ones go.
@@ -369,9 +413,8 @@ impl Fleet {
         let mut endpoints = Vec::with_capacity(specs.len());
         for spec in specs {
             let known = view.endpoints.iter().find(|e| e.id == spec.id && e.address == spec.address);
-            let endpoint = known
-                .cloned()
-                .unwrap_or_else(|| Arc::new(Endpoint::new(spec, &view.spec.settings, now)));
+            let endpoint =
+                known.cloned().unwrap_or_else(|| Arc::new(Endpoint::new(spec, &view.spec.settings, now)));
             // A draining pod is not revived by a stale listing.
             if endpoint.phase() != Phase::Draining {
                 endpoint.set_phase(spec.phase, now);
@@ -384,7 +427,7 @@ impl Fleet {
             }
         }
         self.store(view.spec.clone(), endpoints);
-        self.queue.wake(usize::MAX);
+        self.wake_all();
     }
 
     /// A probe has learnt something new: what the view derives from it is computed again.
@@ -392,13 +435,86 @@ impl Fleet {
         let _one = self.writing.lock();
         let view = self.view.load();
         self.store(view.spec.clone(), view.endpoints.clone());
+        self.wake_all();
+    }
+
+    /// Places may have come free for all who wait.
+    pub fn wake_all(&self) {
         self.queue.wake(usize::MAX);
+        self.legacy_queue.wake(usize::MAX);
+    }
+
+    /// A call on `endpoint` has ended: its breaker learns, and ejects where it may.
+    pub fn note(&self, endpoint: &Endpoint, now: Nanos, outcome: Outcome) {
+        match endpoint.breaker.load().record(now, outcome, || fastrand::u64(..)) {
+            None => {}
+            Some(Transition::Opened) => {
+                endpoint.on_trial.store(false, Ordering::Relaxed);
+                self.eject(endpoint);
+            }
+            Some(Transition::Closed) => self.readmit(endpoint),
+        }
+    }
+
+    /// The breaker of `endpoint` has opened: it is left out while the fleet can do without it.
+    fn eject(&self, endpoint: &Endpoint) {
+        let view = self.view();
+        let ready = view.endpoints.iter().filter(|e| e.takes_new());
+        let ejected = ready.clone().filter(|e| e.is_ejected() && e.serial != endpoint.serial).count();
+        let may = may_eject(ready.count(), ejected, view.spec.settings.breaker.max_ejected_percent);
+        tracing::warn!(fleet = %self.key, endpoint = %endpoint.name, ejected = may, "the breaker of an endpoint opens");
+        if may {
+            endpoint.ejected.store(true, Ordering::Relaxed);
+            self.metrics.ejections.inc();
+        }
+    }
+
+    /// The breaker of `endpoint` has closed.
+    pub fn readmit(&self, endpoint: &Endpoint) {
+        endpoint.on_trial.store(false, Ordering::Relaxed);
+        if endpoint.ejected.swap(false, Ordering::Relaxed) {
+            tracing::info!(fleet = %self.key, endpoint = %endpoint.name, "the breaker of an endpoint closes");
+        }
+        self.wake_all();
+    }
+
+    /// Counts sessions per endpoint, and forgets those that idle.
+    pub fn count_sessions(&self, now: Nanos) {
+        let view = self.view();
+        let idle = view.spec.settings.limits.session_idle;
+        for seconds in self.sessions.sweep(now, idle) {
+            self.metrics.session_ended(seconds);
+        }
+        let mut counts = std::collections::HashMap::new();
+        self.sessions.for_each(|entry| {
+            if entry.place() != super::session::Place::Ended {
+                *counts.entry(entry.pod()).or_insert(0_usize) += 1;
+            }
+        });
+        for endpoint in &view.endpoints {
+            endpoint.sessions.store(counts.get(&endpoint.id).copied().unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// What changes with time alone, once a second: breakers that may try again, and the balancer's outlook.
+    pub fn tick(&self, now: Nanos) {
+        let view = self.view();
+        for endpoint in view.endpoints.iter().filter(|e| e.is_ejected()) {
+            match endpoint.breaker.load().state(now) {
+                State::Closed => self.readmit(endpoint),
+                State::HalfOpen => {
+                    endpoint.on_trial.store(true, Ordering::Relaxed);
+                    endpoint.ejected.store(false, Ordering::Relaxed);
+                }
+                State::Open => {}
+            }
+        }
+        self.outlook.refresh(&view.endpoints, now, view.spec.settings.slow_start);
     }
 
     fn store(&self, spec: FleetSpec, endpoints: Vec<Arc<Endpoint>>) {
-        let any_modern = endpoints
-            .iter()
-            .any(|e| e.phase() != Phase::Gone && !e.capability.load().modern.is_empty());
+        let any_modern =
+            endpoints.iter().any(|e| e.phase() != Phase::Gone && !e.capability.load().modern.is_empty());
         self.view.store(Arc::new(View { spec, endpoints, any_modern }));
     }
 }
@@ -418,6 +534,3 @@ impl Clock {
         self.0.elapsed().as_nanos() as Nanos
     }
 }
-
-/// A fleet that may be gone.
-pub type WeakFleet = Weak<Fleet>;

@@ -1,18 +1,16 @@
 //! The gateway as one value: what every thread holds an `Arc` of.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     fleet::{Clock, EndpointSpec, Fleet, FleetSpec},
     metrics::Metrics,
-    routing::Routes,
+    routing::{HostPolicy, Routes},
     seal::KeyRing,
 };
 use crate::domain::FleetKey;
@@ -53,6 +51,8 @@ pub struct Gateway {
     pub options: Options,
     /// What is served.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Which Hosts may be called.
+    pub hosts: ArcSwap<HostPolicy>,
     /// Keys of all tokens.
     pub keys: ArcSwap<KeyRing>,
     /// The other gateways that are ready, sorted; without this one.
@@ -61,6 +61,8 @@ pub struct Gateway {
     pub own: ArcSwap<Option<Peer>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Wakes the reporter at once: a request waits for a fleet without pods.
+    pub urgent: Arc<Notify>,
     /// Cancelled when the process was asked to end: not ready any more, still serving.
     pub ending: CancellationToken,
     /// Cancelled when streams have to end.
@@ -121,6 +123,6 @@ impl Gateway {
         for endpoint in &view.endpoints {
             endpoint.set_limit(limit);
         }
-        fleet.queue.wake(usize::MAX);
+        fleet.wake_all();
     }
 }

@@ -17,6 +17,7 @@ pub mod compare;
 pub mod controller;
 pub mod desired;
 pub mod events;
+pub mod gateway;
 pub mod hash;
 pub mod metrics;
 pub mod observe;

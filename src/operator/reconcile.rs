@@ -19,6 +19,7 @@ use super::{
     backoff::Backoff,
     desired::{self, Rendering},
     events,
+    gateway::Install,
     metrics::{self, Metrics},
     observe::{Caches, observe},
     plan::{Blocked, Effect, plan},
@@ -58,6 +59,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// What our own configuration contributes to pods.
     pub rendering: Rendering,
+    /// The gateway of this cluster.
+    pub gateway: Option<Install>,
     /// Waits after failures.
     pub backoff: Backoff,
     /// What this process knows of its own writes on fleets.
@@ -171,7 +174,10 @@ impl Context {
             }
         };
         match validate(fleet) {
-            Ok(valid) => self.valid(fleet, valid, key, &known).await,
+            Ok(valid) => {
+                let valid = Install::bind(self.gateway.as_ref(), valid);
+                self.valid(fleet, valid, key, &known).await
+            }
             Err(error) => self.invalid(fleet.meta(), key, &error, &known).await,
         }
     }

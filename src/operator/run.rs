@@ -9,8 +9,9 @@ use prometheus_client::{metrics::info::Info, registry::Registry};
 use tokio::sync::mpsc;
 
 use super::{
-    backoff::Backoff, controller::Fleets, desired::Rendering, metrics::Metrics, observe::Caches,
-    reconcile::Context, recorder::Recorder, state::States, supervise::Everything, watches::Watches,
+    backoff::Backoff, controller::Fleets, desired::Rendering, gateway::Install, metrics::Metrics,
+    observe::Caches, reconcile::Context, recorder::Recorder, state::States, supervise::Everything,
+    watches::Watches,
 };
 use crate::runtime::{
     admin::{Admin, Readiness},
@@ -86,6 +87,25 @@ pub struct OperatorArgs {
           value_parser = clap::value_parser!(u64).range(10..=86400))]
     resync_seconds: u64,
 
+    /// Where clients reach the gateway, such as http://mcp-fleet-gateway.mcp-fleet-system. Without it the cluster
+    /// has no gateway, and clients use the fleets' Services.
+    #[arg(long, env = "MCP_FLEET_GATEWAY_URL", value_name = "URL")]
+    gateway_url: Option<String>,
+
+    /// Namespace of the gateway's pods. Without it: the operator's own.
+    #[arg(long, env = "MCP_FLEET_GATEWAY_NAMESPACE", value_name = "NAMESPACE")]
+    gateway_namespace: Option<String>,
+
+    /// Classes of fleets that the gateway serves.
+    #[arg(
+        long,
+        env = "MCP_FLEET_GATEWAY_CLASS",
+        default_value = "default",
+        value_delimiter = ',',
+        value_name = "CLASS"
+    )]
+    gateway_class: Vec<String>,
+
     /// Name of this replica. In a pod: the pod's name, by the downward API.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pod_name: Option<String>,
@@ -113,6 +133,9 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         resync_seconds,
         pod_name,
         pod_namespace,
+        gateway_url,
+        gateway_namespace,
+        gateway_class,
     } = args;
     telemetry::init(log_format.unwrap_or_else(LogFormat::for_stderr), &log_level)?;
     let timing = Timing {
@@ -125,6 +148,13 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let config = client::infer_config().await?;
     let namespace =
         pod_namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| config.default_namespace.clone());
+    let gateway = gateway_url
+        .filter(|url| !url.is_empty())
+        .map(|url| {
+            let pods = gateway_namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| namespace.clone());
+            Install::new(&url, pods, gateway_class)
+        })
+        .transpose()?;
     let pod_name = pod_name.filter(|n| !n.is_empty()).unwrap_or_else(host_name);
     let watch_namespace = watch_namespace.filter(|n| !n.is_empty());
 
@@ -161,6 +191,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         caches,
         metrics: parts.metrics,
         rendering: Rendering { agent_image, agent_image_pull_policy },
+        gateway,
         backoff: Backoff::default(),
         states: States::default(),
         timeout: Duration::from_secs(reconcile_timeout_seconds),

@@ -70,6 +70,7 @@ pub fn build(
         draining_replicas: rollout.terminating,
         selector: Some(selector_text(fleet)),
         url: Some(fleet.url()),
+        protocol: old.protocol.clone(),
         conditions: merge(verdicts, fleet.generation, old, now),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     api::{
         names,
         v1alpha1::{
-            Actuator, AutoscalingSpec, Behavior, DisruptionSpec, Drain, IntOrPercent, McpFleet,
+            Actuator, AutoscalingSpec, Behavior, DisruptionSpec, Drain, GatewaySpec, IntOrPercent, McpFleet,
             NetworkPolicySpec, Quantity, ServerSpec, ServiceSpec, Transport,
         },
     },
@@ -24,7 +24,9 @@ use crate::{
 /// Seconds that the server has between SIGTERM and SIGKILL, after the drain.
 pub const STOP_SECONDS: i64 = 30;
 /// Drain time of a fleet without the gateway: clients that keep idle connections hold a pod so long.
-const DRAIN_SECONDS: i32 = 60;
+pub const DRAIN_SECONDS: i32 = 60;
+/// Drain time of a fleet behind the gateway, which holds a pod only as long as there is work.
+pub const DRAIN_SECONDS_WITH_GATEWAY: i32 = 300;
 const CPU_TARGET: i32 = 70;
 const MEMORY_TARGET: i32 = 80;
 /// Replicas of a fleet that says nothing about them.
@@ -126,6 +128,15 @@ pub struct ValidatedResources {
     pub limits: BTreeMap<String, String>,
 }
 
+/// The gateway that carries a fleet's traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedBy {
+    /// Where clients reach the fleet through it.
+    pub url: String,
+    /// Namespace of its pods.
+    pub namespace: String,
+}
+
 /// A fleet whose every field can be used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidatedFleet {
@@ -155,6 +166,12 @@ pub struct ValidatedFleet {
     pub disruption: DisruptionSpec,
     /// Traffic.
     pub network_policy: NetworkPolicySpec,
+    /// What the gateway is asked to do.
+    pub gateway: GatewaySpec,
+    /// The gateway that does it; see `gateway::Install::bind`.
+    pub served_by: Option<ServedBy>,
+    /// The drain time that the specification names.
+    pub drain_seconds_named: Option<i32>,
     /// Asked for by a person: pods are replaced when it changes.
     pub restarted_at: Option<String>,
 }
@@ -175,8 +192,11 @@ impl ValidatedFleet {
         deployment.unwrap_or(least)
     }
 
-    /// Where clients in the cluster reach the fleet.
+    /// Where clients reach the fleet: through the gateway, else at its Service.
     pub fn url(&self) -> String {
+        if let Some(gateway) = &self.served_by {
+            return gateway.url.clone();
+        }
         let port = match self.service.port {
             80 => String::new(),
             port => format!(":{port}"),
@@ -218,6 +238,9 @@ pub fn validate(fleet: &McpFleet) -> Result<ValidatedFleet, Invalid> {
         },
         disruption: spec.disruption.clone(),
         network_policy: spec.network_policy.clone(),
+        gateway: spec.gateway.clone(),
+        served_by: None,
+        drain_seconds_named: spec.rollout.drain_timeout_seconds,
         restarted_at: fleet.annotations().get(names::ANNOTATION_RESTARTED_AT).cloned(),
     })
 }

@@ -52,11 +52,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// The port could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "failed to listen on {address} for the admin endpoints: {source}; choose another address with --admin-listen"
-)]
+#[error("failed to listen on {address} for {what}: {source}; choose another address with --{flag}-listen")]
 pub struct AdminError {
     address: SocketAddr,
+    what: &'static str,
+    flag: &'static str,
     source: io::Error,
 }
 
@@ -79,12 +79,24 @@ impl Admin {
         registry: Arc<Registry>,
         readiness: Readiness,
     ) -> Result<Self, AdminError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| AdminError { address, source })?;
         let router = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(Shared { registry, readiness });
+        Self::bind_router(address, router, "the admin endpoints", "admin").await
+    }
+
+    /// Opens the port for other questions, with the same limits. `what` and `flag` name them in the error:
+    /// "failed to listen … for WHAT; choose another address with --FLAG-listen".
+    pub async fn bind_router(
+        address: SocketAddr,
+        router: Router,
+        what: &'static str,
+        flag: &'static str,
+    ) -> Result<Self, AdminError> {
+        let failed = |source| AdminError { address, what, flag, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
         Ok(Self { listener, router })
     }
 

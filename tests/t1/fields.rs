@@ -46,6 +46,13 @@ fn sample(leaf: &str) -> Option<Value> {
         "networkPolicy.egress.allow[].to[].ipBlock.cidr" => json!("192.168.0.0/15"),
         "networkPolicy.egress.allow[].to[].ipBlock.except[]" => json!("192.168.2.0/24"),
         "service.loadBalancerSourceRanges[]" => json!("172.16.0.0/12"),
+        "server.transport" => json!("StreamableHTTP"),
+        "server.sessions" => json!("Auto"),
+        "gateway.hostnames[]" => json!("other.example.com"),
+        "gateway.origins[]" => json!("https://other.example.com:8443"),
+        "gateway.circuitBreaker.failureRatio" => json!("0.25"),
+        // Only HTTP takes a path, so that goes together with it.
+        "gateway.healthCheck.type" => json!("TCP"),
         "rollout.maxSurge" | "rollout.maxUnavailable" | "disruption.maxUnavailable" => json!("35%"),
         name if name.starts_with("server.probes.") && name.ends_with(".path") => json!("/health/other"),
         // TCP takes no path, so this one is changed together with it.
@@ -95,6 +102,7 @@ fn tied(leaf: &str, spec: &mut Value) {
         "service.type" => &["/service/externalTrafficPolicy", "/service/loadBalancerSourceRanges"],
         "server.tolerations[].effect" => &["/server/tolerations/0/tolerationSeconds"],
         "server.tolerations[].operator" => &["/server/tolerations/0/value"],
+        "gateway.healthCheck.type" => &["/gateway/healthCheck/path"],
         "server.probes.startup.type" => &["/server/probes/startup/path"],
         "server.probes.readiness.type" => &["/server/probes/readiness/path"],
         "server.probes.liveness.type" => &["/server/probes/liveness/path"],
@@ -116,7 +124,7 @@ fn removed(leaf: &Leaf, base: &Value, place: &str) -> Value {
         n if n.starts_with("server.probes.") && n.ends_with(".path") => 1,
         // Down to `/server/volumes/N`.
         n if n.starts_with("server.volumes[].") && leaf.required => place.matches('/').count() - 3,
-        "server.tolerations[].key" => 1,
+        "server.tolerations[].key" | "gateway.healthCheck.path" => 1,
         n if n.starts_with("networkPolicy.") && (n.contains("ipBlock") || n.contains("Selector")) => {
             2 + usize::from(n.ends_with("[]") || n.ends_with("{}"))
         }

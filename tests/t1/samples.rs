@@ -21,6 +21,7 @@ server:
   port: 3000
   path: /v1/mcp
   transport: SSE
+  sessions: Stateful
   resources:
     requests: {cpu: 100m, memory: 64Mi}
     limits: {cpu: 900m, memory: 900Mi}
@@ -63,6 +64,22 @@ autoscaling:
   behavior:
     scaleUp: {stabilizationWindowSeconds: 10, selectPolicy: Min, policies: [{type: Pods, value: 3, periodSeconds: 20}]}
     scaleDown: {stabilizationWindowSeconds: 100, selectPolicy: Min, policies: [{type: Percent, value: 30, periodSeconds: 40}]}
+gateway:
+  enabled: true
+  class: tenant-a
+  hostnames: [weather.example.com]
+  strategy: PeakEWMA
+  slowStartSeconds: 10
+  healthCheck: {type: HTTP, path: /health/gateway, intervalSeconds: 20, timeoutSeconds: 4, unhealthyThreshold: 4, healthyThreshold: 1}
+  circuitBreaker: {failureThreshold: 6, recoverySeconds: 20, halfOpenMaxRequests: 2, minRequests: 30, failureRatio: 0.4, windowSeconds: 20, maxEjectedPercent: 40}
+  queue: {capacity: 500, timeoutSeconds: 20}
+  maxRequestsPerPod: 50
+  retries: {budgetPercent: 10, minConcurrency: 2, idempotentTools: true}
+  sessionRecovery: Disabled
+  listenFanOut: false
+  limits: {maxBodyBytes: 1048576, maxHeaderBytes: 32768, sessionIdleSeconds: 900}
+  timeouts: {connectMilliseconds: 500, requestSeconds: 120, streamIdleSeconds: 200, streamMaxSeconds: 3600, activationSeconds: 30}
+  origins: ['https://app.example.com']
 service:
   type: LoadBalancer
   port: 8443

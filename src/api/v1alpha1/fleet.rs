@@ -4,7 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AutoscalingSpec, DisruptionSpec, McpFleetStatus, NetworkPolicySpec, RolloutSpec, ServerSpec, ServiceSpec,
+    AutoscalingSpec, DisruptionSpec, GatewaySpec, McpFleetStatus, NetworkPolicySpec, RolloutSpec, ServerSpec,
+    ServiceSpec,
 };
 
 /// A fleet of replicas of one MCP server: its workload, Services, probes, disruption budget, network
@@ -53,6 +54,10 @@ pub struct McpFleetSpec {
     /// Scaling between `minReplicas` and `maxReplicas`. Leave it out for a fixed number of replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
+
+    /// How the gateway carries the fleet's traffic: balancing, health, breaker, queue, sessions, limits.
+    #[serde(default)]
+    pub gateway: GatewaySpec,
 
     /// The Service that clients call.
     #[serde(default)]

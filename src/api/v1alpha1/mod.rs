@@ -10,6 +10,7 @@
 mod autoscaling;
 mod environment;
 mod fleet;
+mod gateway;
 mod network;
 mod placement;
 mod probes;
@@ -23,6 +24,7 @@ mod volumes;
 pub use autoscaling::*;
 pub use environment::*;
 pub use fleet::*;
+pub use gateway::*;
 pub use network::*;
 pub use placement::*;
 pub use probes::*;

@@ -36,7 +36,8 @@ pub struct RolloutSpec {
     /// `Await` (until the last connection closes), `Sleep` (the whole drain time) or `None`.
     #[serde(default)]
     pub drain: Drain,
-    /// How long a pod that ends may wait for its running calls, in seconds. Defaults to 60.
+    /// How long a pod that ends may wait for its running calls, in seconds. Defaults to 300 behind the
+    /// gateway, which holds a pod only as long as there is work, and to 60 without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 5, max = 86400))]
     pub drain_timeout_seconds: Option<i32>,

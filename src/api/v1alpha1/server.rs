@@ -18,6 +18,18 @@ pub enum Transport {
     SSE,
 }
 
+/// Whether the server keeps sessions in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Sessions {
+    /// The gateway finds out.
+    #[default]
+    Auto,
+    /// It does not: any pod can answer any request.
+    Stateless,
+    /// It does: the requests of a session go to one pod.
+    Stateful,
+}
+
 /// When the kubelet pulls the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePullPolicy {
@@ -46,6 +58,7 @@ impl ImagePullPolicy {
 #[x_kube(
     cel,
     validation = Rule::new("self.path.startsWith('/')").message("server.path must start with '/', for example /mcp"),
+    validation = Rule::new("self.transport != 'SSE' || self.sessions != 'Stateless'").message("server.sessions: a server with transport SSE always keeps sessions; use Auto or Stateful"),
     validation = Rule::new("(!has(self.probes.startup.path) || self.probes.startup.path != self.path) && (!has(self.probes.readiness.path) || self.probes.readiness.path != self.path) && (!has(self.probes.liveness.path) || self.probes.liveness.path != self.path)").message("server.probes: no MCP server answers a plain GET of its MCP path with 200; name a health path, or use type TCP"),
     validation = Rule::new("!has(self.tolerations) || self.tolerations.all(t, has(t.key) || (has(t.operator) && t.operator == 'Exists'))").message("server.tolerations: a toleration without a key tolerates every taint and needs operator Exists"),
     validation = Rule::new("!has(self.tolerations) || self.tolerations.all(t, !has(t.value) || !has(t.operator) || t.operator != 'Exists')").message("server.tolerations: operator Exists takes no value"),
@@ -104,6 +117,11 @@ pub struct ServerSpec {
     /// (HTTP with Server-Sent Events, MCP 2024-11-05). It decides the default of the probes and the URL.
     #[serde(default)]
     pub transport: Transport,
+
+    /// Whether the server keeps sessions in memory: `Auto` (the gateway finds out), `Stateless` (any pod
+    /// can answer any request) or `Stateful` (the requests of a session go to one pod).
+    #[serde(default)]
+    pub sessions: Sessions,
 
     /// CPU and memory. Requests default to 250m and 256Mi, limits to 500m and 512Mi; a value that is
     /// named here replaces the default of the same name, and a default limit never undercuts a request.

@@ -47,11 +47,12 @@ impl Replicas {
 
 pub(super) fn build(fleet: &ValidatedFleet, facts: &Facts, rendering: &Rendering) -> Deployment {
     let fields = inputs::digest_of(fleet);
-    let (template, json) = kept(facts.kept_template.as_ref(), &fields).unwrap_or_else(|| {
-        let fresh = pod::build(fleet, rendering);
-        let json = serde_json::to_string(&fresh).unwrap_or_default();
-        (fresh, json)
-    });
+    let (template, json) =
+        kept(facts.kept_template.as_ref(), &fields).filter(|(t, _)| fits(t, fleet)).unwrap_or_else(|| {
+            let fresh = pod::build(fleet, rendering);
+            let json = serde_json::to_string(&fresh).unwrap_or_default();
+            (fresh, json)
+        });
     let mut metadata = metadata(fleet, fleet.name.as_str());
     metadata.annotations = Some(
         [
@@ -91,6 +92,13 @@ fn kept(kept: Option<&KeptTemplate>, fields: &str) -> Option<(PodTemplateSpec, S
         return None;
     }
     serde_json::from_str(&kept.template).ok().map(|template| (template, kept.template.clone()))
+}
+
+/// Whether a kept template drains as long as the fleet says. The hash of the inputs cannot tell a named drain
+/// time from the default before the gateway, with which the pods may have been made.
+fn fits(template: &PodTemplateSpec, fleet: &ValidatedFleet) -> bool {
+    let grace = template.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+    fleet.drain_seconds_named.is_none() || grace == Some(fleet.drain.grace_period_seconds())
 }
 
 fn inputs_value(fields: &str, template: &str) -> String {

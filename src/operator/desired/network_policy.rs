@@ -30,7 +30,10 @@ pub(super) fn build(fleet: &ValidatedFleet) -> NetworkPolicy {
             ingress: Some(vec![NetworkPolicyIngressRule {
                 // By name: during a change of the port, pods of both revisions are reached.
                 ports: Some(vec![port(IntOrString::String(names::PORT_NAME.into()), "TCP")]),
-                from: (!policy.allow_from.is_empty()).then(|| policy.allow_from.iter().map(peer).collect()),
+                from: (!policy.allow_from.is_empty()).then(|| {
+                    let gateway = fleet.served_by.iter().map(|by| gateways(&by.namespace));
+                    policy.allow_from.iter().map(peer).chain(gateway).collect()
+                }),
             }]),
             egress: Some(match &policy.egress {
                 None => vec![anywhere_but_metadata()],
@@ -73,6 +76,19 @@ fn restricted(egress: &api::Egress) -> Vec<NetworkPolicyEgressRule> {
 
 fn port(port: IntOrString, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort { port: Some(port), protocol: Some(protocol.into()), end_port: None }
+}
+
+/// The gateway's pods: whoever may call them is judged there.
+fn gateways(namespace: &str) -> NetworkPolicyPeer {
+    let label = |key: &str, value: &str| {
+        let labels = [(key.to_owned(), value.to_owned())].into();
+        Some(LabelSelector { match_labels: Some(labels), match_expressions: None })
+    };
+    NetworkPolicyPeer {
+        pod_selector: label(names::LABEL_COMPONENT, names::COMPONENT_GATEWAY),
+        namespace_selector: label(names::LABEL_NAMESPACE, namespace),
+        ip_block: None,
+    }
 }
 
 fn peer(peer: &api::Peer) -> NetworkPolicyPeer {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::operator::test_support::validated;
+use crate::operator::{gateway::Install, test_support::validated};
 
 fn rendering() -> Rendering {
     Rendering {
@@ -150,4 +150,58 @@ fn a_taken_deployment_keeps_its_replicas() {
     };
     assert_eq!(replicas(false), Some(json!(9)), "else it would fall back to 1");
     assert_eq!(replicas(true), None);
+}
+
+/// A gateway that is installed later lets the drain take longer, and restarts nobody for it; a drain time that is
+/// named counts at once, even where it is the default of fleets without a gateway.
+#[test]
+fn a_gateway_restarts_nobody() {
+    let install =
+        Install::new("http://gate.example.com", "gates".into(), vec!["default".into()]).expect("a URL");
+    let bound = |spec: &str| Install::bind(Some(&install), validated(spec));
+    let deployment = |fleet: &ValidatedFleet, facts: &Facts| {
+        let found = build(fleet, facts, &rendering()).into_iter().find(|d| d.kind == ChildKind::Deployment);
+        found.expect("wanted").object
+    };
+    let grace = |d: &Value| d["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone();
+    let keeping = |d: &Value| {
+        let annotation = |key: &str| d["metadata"]["annotations"][key].as_str().map(str::to_owned);
+        let kept_template = annotation(names::ANNOTATION_POD_TEMPLATE)
+            .zip(annotation(names::ANNOTATION_POD_TEMPLATE_INPUTS))
+            .map(|(template, inputs)| KeptTemplate { template, inputs });
+        Facts { kept_template, ..Facts::default() }
+    };
+    let before = deployment(&validated("server: {image: a}"), &Facts::default());
+    assert_eq!(grace(&before), 90);
+    let after = deployment(&bound("server: {image: a}"), &keeping(&before));
+    assert_eq!(after["spec"]["template"], before["spec"]["template"]);
+    assert_eq!(grace(&deployment(&bound("server: {image: a}"), &Facts::default())), 330);
+    let changed = deployment(&bound("server: {image: b}"), &keeping(&before));
+    assert_eq!(grace(&changed), 330, "with the next change of its own");
+    let named = "{server: {image: b}, rollout: {drainTimeoutSeconds: 60}}";
+    assert_eq!(grace(&deployment(&bound(named), &keeping(&changed))), 90);
+}
+
+/// Who lists callers need not know the gateway.
+#[test]
+fn the_gateway_gets_through_the_network_policy() {
+    let install =
+        Install::new("http://gate.example.com", "gates".into(), vec!["default".into()]).expect("a URL");
+    let from = |spec: &str, install: Option<&Install>| {
+        let all = build(&Install::bind(install, validated(spec)), &Facts::default(), &rendering());
+        let policy = all.into_iter().find(|d| d.kind == ChildKind::NetworkPolicy).expect("wanted").object;
+        policy["spec"]["ingress"][0]["from"].clone()
+    };
+    let listed = "{server: {image: a}, networkPolicy: {allowFrom: [{podSelector: {}}]}}";
+    let peer = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gates"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway"}},
+    });
+    assert_eq!(from(listed, Some(&install)), json!([{"podSelector": {}}, peer]));
+    assert_eq!(from(listed, None), json!([{"podSelector": {}}]));
+    assert_eq!(
+        from("server: {image: a}", Some(&install)),
+        Value::Null,
+        "everybody may, the gateway among them"
+    );
 }

@@ -1,0 +1,168 @@
+//! The guard under a real hyper server: byte tables in every chunking, order, leaving, time.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::time::sleep;
+
+use super::*;
+
+mod limits;
+mod order;
+mod table;
+
+/// A response body that ends its answer by being dropped, as the product's does.
+struct Answer {
+    inner: Full<Bytes>,
+    _answering: Answering,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// What the service saw, one entry per request: `POST /path body`, then events like `left /slow`.
+type Seen = Rc<RefCell<Vec<String>>>;
+
+struct Left(Seen, String);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(format!("left {}", self.1));
+    }
+}
+
+async fn service(request: Request<Incoming>, handle: GuardHandle, seen: Seen) -> Response<Answer> {
+    let answering = handle.answering();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let (status, text) = match body.collect().await {
+        Ok(body) => {
+            let body = body.to_bytes();
+            let body = if body.len() > 200 { format!("{} bytes", body.len()) } else { format!("{body:?}") };
+            let line = format!("{} {path} {body}", head.method);
+            seen.borrow_mut().push(line.clone());
+            (StatusCode::OK, line)
+        }
+        Err(_) => {
+            let fault = handle.body_fault();
+            seen.borrow_mut().push(format!("fault {fault:?}"));
+            match fault {
+                Some(BodyFault::Timeout) => (StatusCode::REQUEST_TIMEOUT, String::new()),
+                _ => (StatusCode::BAD_REQUEST, String::new()),
+            }
+        }
+    };
+    if let Some(ms) = path.strip_prefix("/slow/") {
+        let left = Left(Rc::clone(&seen), path.clone());
+        sleep(Duration::from_millis(ms.parse().unwrap())).await;
+        std::mem::forget(left);
+    }
+    let text = path.strip_prefix("/big/").map_or(text, |n| "x".repeat(n.parse().unwrap()));
+    let mut response = Response::new(Answer { inner: Full::from(text), _answering: answering });
+    *response.status_mut() = status;
+    response
+}
+
+/// Serves one connection to its end.
+async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + 'static, limits: Limits, seen: Seen) {
+    let guard = Guard::new(io, limits);
+    let handle = guard.handle();
+    let service = hyper::service::service_fn(move |request| {
+        let answer = service(request, handle.clone(), Rc::clone(&seen));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = hyper::server::conn::http1::Builder::new().serve_connection(guard, service);
+    let _ = Pin::new(&mut connection).await;
+    connection.into_parts().io.finish().await;
+}
+
+/// A client's end of a connection that is served in memory.
+fn in_memory(capacity: usize) -> (DuplexStream, Seen) {
+    let (client, server) = duplex(capacity);
+    let seen = Seen::default();
+    spawn_local(serve(server, Limits::default(), Rc::clone(&seen)));
+    (client, seen)
+}
+
+async fn on_loopback() -> (TcpStream, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    let seen = Seen::default();
+    spawn_local(serve(server, Limits::default(), Rc::clone(&seen)));
+    (client, seen)
+}
+
+/// Runs `test` on one thread in which time stands still unless everybody waits.
+fn in_paused_time(test: impl Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+fn in_real_time(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+/// Sends `pieces` one by one, letting the server take each, then reads until the connection ends.
+async fn talk(pieces: &[&[u8]]) -> (String, Vec<String>) {
+    let (client, seen) = in_memory(1 << 20);
+    let (mut reading, mut writing) = tokio::io::split(client);
+    let reader = spawn_local(async move {
+        let mut answers = Vec::new();
+        reading.read_to_end(&mut answers).await.unwrap();
+        String::from_utf8(answers).unwrap()
+    });
+    for piece in pieces {
+        // The server may have closed already.
+        let _ = writing.write_all(piece).await;
+        for _ in 0..4 {
+            yield_now().await;
+        }
+    }
+    let answers = reader.await.unwrap();
+    let seen = seen.borrow().clone();
+    (answers, seen)
+}
+
+/// Whole, byte by byte, and cut in two at every place.
+fn chunkings(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
+    let mut all = vec![vec![bytes], bytes.chunks(1).collect()];
+    all.extend((1..bytes.len()).map(|at| vec![&bytes[..at], &bytes[at..]]));
+    all
+}
+
+/// The status lines in `answers`, in order.
+fn statuses(answers: &str) -> Vec<u16> {
+    answers
+        .match_indices("HTTP/1.1 ")
+        .filter_map(|(at, _)| answers.get(at + 9..at + 12)?.parse().ok())
+        .collect()
+}

@@ -1,0 +1,273 @@
+//! The answer of a server on its way to the client, as it comes: frame in, frame out. Events are looked into
+//! only where an identifier may have to be sealed (gateway.md section 1).
+//!
+//! A server that is cut never looks like one that ended: a call's stream of events that stops between two
+//! events is completed with an error for the call; anything else breaks the answer (dataplane.md section 7.2).
+
+use std::{
+    collections::VecDeque,
+    future::Future as _,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming, SizeHint};
+use serde_json::value::RawValue;
+use tokio::{
+    task::spawn_local,
+    time::{Instant, Sleep, sleep, timeout},
+};
+
+use super::{admit::Permit, body::CutAnswer, context::SessionCall, sealing::Sealing, upstream::Lease};
+use crate::gateway::{
+    mcp::{
+        answers::{self, Fault},
+        sse,
+    },
+    proxy::record::Facts,
+};
+
+/// After so long a silence a comment tells everybody on the way that the stream lives (G13).
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The comment.
+pub(crate) const COMMENT: Bytes = Bytes::from_static(sse::KEEP_ALIVE);
+/// Largest event that is looked into, in bytes; a larger one passes as it is.
+pub(crate) const LARGEST_EVENT: usize = 8 << 20;
+
+/// How an answer passes.
+pub(crate) enum Mode {
+    /// Bytes.
+    Raw,
+    /// Events, byte for byte; the boundaries are watched.
+    Events(sse::Boundary),
+    /// Events, each looked into.
+    Sealed(Box<sse::Splitter>, Box<Sealing>),
+}
+
+/// What hangs on the answer until its end.
+pub(crate) struct Carried {
+    /// The connection.
+    pub(crate) lease: Lease,
+    /// The place at the endpoint.
+    pub(crate) permit: Permit,
+    /// The JSON-RPC id of the call, to tell its end if the server cannot.
+    pub(crate) id: Option<Box<RawValue>>,
+    /// The call goes on without its client, for so long at most (G16).
+    pub(crate) outlives: Option<Duration>,
+    /// Longest silence of a call's stream.
+    pub(crate) idle: Duration,
+    /// The call belongs to a session, and the server may ask its client for something.
+    pub(crate) session: Option<SessionCall>,
+}
+
+/// See the module.
+pub(crate) struct Relay {
+    upstream: Option<Incoming>,
+    lease: Option<Lease>,
+    carried: Option<Rest>,
+    mode: Mode,
+    out: VecDeque<Bytes>,
+    ended: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    heard_at: Option<Instant>,
+    pub(crate) facts: Facts,
+}
+
+struct Rest {
+    permit: Permit,
+    id: Option<Box<RawValue>>,
+    outlives: Option<Duration>,
+    idle: Duration,
+    session: Option<SessionCall>,
+}
+
+impl Relay {
+    pub(crate) fn new(upstream: Incoming, mode: Mode, carried: Carried) -> Self {
+        let Carried { lease, permit, id, outlives, idle, session } = carried;
+        Self {
+            upstream: Some(upstream),
+            lease: Some(lease),
+            carried: Some(Rest { permit, id, outlives, idle, session }),
+            mode,
+            out: VecDeque::new(),
+            ended: false,
+            timer: None,
+            heard_at: None,
+            facts: Facts::default(),
+        }
+    }
+
+    /// What was read of the answer before its head went out.
+    pub(crate) fn put_first(&mut self, chunk: Bytes) {
+        self.take_in(chunk);
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match (&self.mode, &self.upstream) {
+            (Mode::Raw, Some(upstream)) if self.out.is_empty() => upstream.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutAnswer>>> {
+        loop {
+            if let Some(chunk) = self.out.pop_front() {
+                return Poll::Ready(Some(Ok(chunk)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
+            match Pin::new(upstream).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        self.take_in(chunk);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    if !self.end_for_the_server(&Fault::UpstreamLost) {
+                        return Poll::Ready(Some(Err(CutAnswer)));
+                    }
+                }
+                Poll::Ready(None) => self.complete(),
+                Poll::Pending => match self.poll_silence(context) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(Some(Err(CutAnswer))),
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    fn take_in(&mut self, chunk: Bytes) {
+        self.heard_at = None;
+        let session = self.carried.as_ref().and_then(|c| c.session.as_ref());
+        match &mut self.mode {
+            Mode::Raw => self.out.push_back(chunk),
+            Mode::Events(boundary) => {
+                boundary.feed(&chunk);
+                self.facts.look(&chunk);
+                if let Some(session) = session
+                    && asks_client(&chunk)
+                {
+                    session.entry.asked();
+                }
+                self.out.push_back(chunk);
+            }
+            Mode::Sealed(splitter, sealing) => {
+                splitter.push(chunk);
+                while let Some(event) = splitter.next_event() {
+                    if event.oversize {
+                        self.out.push_back(event.bytes);
+                        continue;
+                    }
+                    self.out.push_back(sealing.event(event.bytes, &mut self.facts));
+                }
+            }
+        }
+    }
+
+    /// The server has said all. Its connection may be used again.
+    fn complete(&mut self) {
+        if let Mode::Sealed(splitter, _) = &mut self.mode
+            && let Some(rest) = splitter.finish()
+        {
+            self.out.push_back(rest);
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.ended = true;
+        self.carried = None;
+        self.upstream = None;
+    }
+
+    /// The server cannot end its answer: an error for the call does, where that is possible.
+    fn end_for_the_server(&mut self, why: &Fault<'_>) -> bool {
+        let between = match &self.mode {
+            Mode::Raw => false,
+            Mode::Events(boundary) => boundary.at_boundary(),
+            // What is not complete has not been sent.
+            Mode::Sealed(..) => true,
+        };
+        if let Some(rest) = &self.carried {
+            rest.permit.failed();
+        }
+        let id = self.carried.as_ref().and_then(|c| c.id.clone());
+        self.facts.upstream_failed = true;
+        self.lease = None;
+        self.carried = None;
+        self.upstream = None;
+        self.ended = true;
+        let Some(id) = id.filter(|_| between) else { return false };
+        self.out.push_back(answers::error_event(Some(&*id), why));
+        true
+    }
+
+    /// `Ready(false)`: the answer is broken.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let between = match &self.mode {
+            Mode::Raw => return Poll::Pending,
+            Mode::Events(boundary) => boundary.at_boundary(),
+            Mode::Sealed(splitter, _) => splitter.at_boundary(),
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(KEEP_ALIVE)));
+        let now = Instant::now();
+        let since = *self.heard_at.get_or_insert_with(|| {
+            timer.as_mut().reset(now + KEEP_ALIVE);
+            now
+        });
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        timer.as_mut().reset(now + KEEP_ALIVE);
+        let longest = self.carried.as_ref().map_or(Duration::MAX, |c| c.idle);
+        if now.duration_since(since) >= longest {
+            let ended = self.end_for_the_server(&Fault::UpstreamTimeout);
+            return Poll::Ready(ended);
+        }
+        if between {
+            self.out.push_back(COMMENT);
+        }
+        // Polls the timer again, or nobody wakes us.
+        Poll::Ready(true)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let (Some(upstream), Some(rest)) = (self.upstream.take(), self.carried.take()) else { return };
+        let Some(within) = rest.outlives else { return };
+        let lease = self.lease.take();
+        spawn_local(read_on(upstream, lease, rest.permit, within));
+    }
+}
+
+/// Reads an answer that nobody waits for any more: the call runs to its end, and its place is taken until then.
+pub(crate) async fn read_on(mut upstream: Incoming, lease: Option<Lease>, permit: Permit, within: Duration) {
+    use http_body_util::BodyExt as _;
+    let whole = timeout(within, async {
+        loop {
+            match upstream.frame().await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+    })
+    .await;
+    if whole == Ok(true)
+        && let Some(lease) = lease
+    {
+        lease.give_back();
+    }
+    drop(permit);
+}
+
+/// Whether events carry a request of the server to its client.
+pub(crate) fn asks_client(chunk: &[u8]) -> bool {
+    const ASKS: [&[u8]; 3] = [b"\"sampling/createMessage\"", b"\"elicitation/create\"", b"\"roots/list\""];
+    ASKS.iter().any(|ask| memchr::memmem::find(chunk, ask).is_some())
+}

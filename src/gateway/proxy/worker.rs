@@ -1,0 +1,39 @@
+//! One thread of the data path: its pool of connections, its tasks, and the gateway that all share.
+
+use std::{rc::Rc, sync::Arc};
+
+use super::upstream::Pool;
+use crate::gateway::{access_log::AccessLog, shared::Gateway};
+
+/// See the module. Lives on one thread.
+pub struct Worker {
+    /// What all threads share.
+    pub gateway: Arc<Gateway>,
+    /// Connections to endpoints.
+    pub pool: Rc<Pool>,
+    /// Where lines go.
+    pub log: AccessLog,
+}
+
+impl Worker {
+    /// For the current thread.
+    pub fn new(gateway: Arc<Gateway>, log: AccessLog) -> Rc<Self> {
+        let pool = Pool::new(gateway.clock);
+        Rc::new(Self { gateway, pool, log })
+    }
+
+    /// Closes what idled too long, and what nobody may idle on: connections to pods that leave.
+    pub fn sweep(&self) {
+        let snapshot = self.gateway.snapshot.load();
+        let mut stay = Vec::new();
+        for fleet in &snapshot.fleets {
+            for endpoint in &fleet.view().endpoints {
+                if !endpoint.leaving.is_cancelled() {
+                    stay.push(endpoint.serial);
+                }
+            }
+        }
+        stay.sort_unstable();
+        self.pool.sweep(|serial| stay.binary_search(&serial).is_err());
+    }
+}

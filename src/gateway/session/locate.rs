@@ -1,0 +1,253 @@
+//! Finds the pod of a session, and moves the session where that pod cannot go on with it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    peers, replay,
+    table::{Entry, Place},
+};
+use crate::gateway::{
+    balance,
+    fleet::{Endpoint, Fleet, Phase, View},
+    metrics::Recovery,
+    seal::{Opened, PodId, Purpose},
+    shared::Gateway,
+};
+
+/// Most pods that are tried for one move.
+const TRIES: usize = 3;
+/// How often a fleet without a pod that can take a session is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Where a request of a session goes.
+#[derive(Clone)]
+pub struct Bound {
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+    /// What the pod calls the session; empty where it keeps none.
+    pub upstream: Bytes,
+    /// How often the session has moved.
+    pub epoch: u32,
+}
+
+/// There is no such session any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// Its client ended it.
+    Ended,
+    /// Its pod is gone, and it cannot or may not be made again.
+    Lost,
+    /// No pod is there on which it could be made again; that may change.
+    NoPod,
+    /// It may not leave its pod now.
+    Stays,
+}
+
+/// Who looks for a session, and with what.
+#[derive(Clone, Copy)]
+pub struct Seeker<'a> {
+    /// The token that the client sent.
+    pub token: &'a str,
+    /// What is in it.
+    pub opened: &'a Opened,
+    /// The credential of the current request; never one out of a token.
+    pub authorization: Option<&'a HeaderValue>,
+}
+
+/// Why a session has to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// Its pod is gone or does not answer.
+    Dead,
+    /// Its pod answers, and says that it does not know the session.
+    Forgotten,
+    /// Its pod terminates: only while nothing runs on it.
+    Drain,
+}
+
+/// Where a session lives by its token and by what is known of it, if that pod is still listed.
+pub fn current(view: &View, opened: &Opened, entry: &Entry) -> Option<Bound> {
+    let (pod, upstream, epoch) = match entry.place() {
+        Place::Original => (opened.pod, Bytes::copy_from_slice(&opened.upstream), 0),
+        Place::Moved { pod, upstream, epoch } => (pod, upstream, epoch),
+        Place::Ended => return None,
+    };
+    view.endpoint(pod).map(|endpoint| Bound { endpoint: Arc::clone(endpoint), upstream, epoch })
+}
+
+/// Whether a session can go to a pod now.
+fn takes(endpoint: &Endpoint) -> bool {
+    endpoint.phase() == Phase::Ready
+        && endpoint.serves_bound()
+        && endpoint.capability.load().may_speak_legacy()
+}
+
+/// The pod of a session. `own` is the number of calls that the asker has begun on it.
+pub async fn locate(
+    gateway: &Gateway,
+    fleet: &Fleet,
+    seeker: Seeker<'_>,
+    entry: &Entry,
+    own: u32,
+) -> Result<Bound, Gone> {
+    if entry.place() == Place::Ended {
+        return Err(Gone::Ended);
+    }
+    let view = fleet.view_full();
+    let Some(bound) = current(&view, seeker.opened, entry).filter(|b| b.endpoint.serves_bound()) else {
+        return relocate(gateway, fleet, seeker, entry, Because::Dead).await;
+    };
+    let may_leave = bound.endpoint.phase() == Phase::Draining && entry.is_movable(own);
+    if !may_leave || !view.endpoints.iter().any(|e| takes(e)) {
+        return Ok(bound);
+    }
+    match relocate(gateway, fleet, seeker, entry, Because::Drain).await {
+        // A pod that drains goes on with what cannot leave it.
+        Err(_) => Ok(bound),
+        moved => moved,
+    }
+}
+
+/// Moves a session that its pod has lost or is about to lose; on this gateway where it is the session's home,
+/// else by asking the home.
+pub async fn relocate(
+    gateway: &Gateway,
+    fleet: &Fleet,
+    seeker: Seeker<'_>,
+    entry: &Entry,
+    because: Because,
+) -> Result<Bound, Gone> {
+    let before = entry.place();
+    let _single = entry.moving.lock().await;
+    if entry.place() == before {
+        if !fleet.view().spec.settings.session_recovery {
+            return Err(Gone::Lost);
+        }
+        let place = match peers::ask_home(gateway, fleet, seeker, entry, because).await {
+            Some(answer) => answer?,
+            None => recreate(gateway, fleet, seeker, entry, because, None).await?,
+        };
+        entry.set_place(place);
+    }
+    if entry.place() == Place::Ended {
+        return Err(Gone::Ended);
+    }
+    current(&fleet.view(), seeker.opened, entry).ok_or(Gone::NoPod)
+}
+
+/// What the home does: adopts what another gateway knows, or does the handshake again. The caller holds
+/// `entry.moving`.
+pub(super) async fn recreate(
+    gateway: &Gateway,
+    fleet: &Fleet,
+    seeker: Seeker<'_>,
+    entry: &Entry,
+    because: Because,
+    asker: Option<SocketAddr>,
+) -> Result<Place, Gone> {
+    let heard = peers::hear(gateway, fleet, entry.id, asker).await;
+    if heard.ended {
+        entry.set_place(Place::Ended);
+        return Err(Gone::Ended);
+    }
+    if because == Because::Drain && heard.busy {
+        return Err(Gone::Stays);
+    }
+    if let Some(place) = heard.place.filter(|p| p.epoch() > entry.place().epoch()) {
+        entry.set_place(place.clone());
+        let alive = current(&fleet.view(), seeker.opened, entry).is_some_and(|b| b.endpoint.serves_bound());
+        if alive {
+            return Ok(place);
+        }
+    }
+    if entry.is_pending() && because == Because::Drain {
+        return Err(Gone::Stays);
+    }
+    let keys = gateway.keys.load_full();
+    let handshake = keys.open_handshake(Purpose::Session, &fleet.uid, seeker.token).ok().flatten();
+    let Some(handshake) = handshake else {
+        fleet.metrics.recoveries.inc(Recovery::NoHandshake);
+        return Err(Gone::Lost);
+    };
+    let made = make_again(gateway, fleet, seeker, entry, because, &handshake).await;
+    let result = if made.is_ok() { Recovery::Recreated } else { Recovery::Failed };
+    fleet.metrics.recoveries.inc(result);
+    tracing::info!(fleet = %fleet.key, ?because, ok = made.is_ok(), "a session moves to another pod");
+    made
+}
+
+async fn make_again(
+    gateway: &Gateway,
+    fleet: &Fleet,
+    seeker: Seeker<'_>,
+    entry: &Entry,
+    because: Because,
+    handshake: &[u8],
+) -> Result<Place, Gone> {
+    let before = current(&fleet.view(), seeker.opened, entry);
+    let deadline = Instant::now() + fleet.view().spec.settings.queue.timeout;
+    // A pod that has forgotten the session may take it again; one that is dead or goes may not.
+    let mut tried: Vec<PodId> =
+        before.iter().filter(|_| because != Because::Forgotten).map(|b| b.endpoint.id).collect();
+    for _ in 0..TRIES {
+        let Some(endpoint) = wait_for_pod(gateway, fleet, &tried, deadline, because).await else {
+            return Err(Gone::NoPod);
+        };
+        let view = fleet.view_full();
+        match replay::replay(&view, &endpoint, handshake, seeker.authorization).await {
+            Ok(upstream) => {
+                let place = Place::Moved { pod: endpoint.id, upstream, epoch: entry.place().epoch() + 1 };
+                entry.set_place(place.clone());
+                fleet.metrics.sessions_moved.inc();
+                peers::announce(gateway, fleet, entry).await;
+                if let Some(old) = before.filter(|b| because == Because::Drain && !b.upstream.is_empty()) {
+                    let authorization = seeker.authorization.cloned();
+                    tokio::spawn(async move {
+                        replay::abandon(&view, &old.endpoint, &old.upstream, authorization.as_ref()).await;
+                    });
+                }
+                return Ok(place);
+            }
+            Err(replay::ReplayError::OtherVersion) => return Err(Gone::Lost),
+            Err(error) => {
+                tracing::info!(fleet = %fleet.key, endpoint = %endpoint.name, %error, "a session was not taken");
+                tried.push(endpoint.id);
+            }
+        }
+    }
+    Err(Gone::Lost)
+}
+
+/// A pod that can take a session; waits for one until the deadline, but not to empty a pod that still works.
+async fn wait_for_pod(
+    gateway: &Gateway,
+    fleet: &Fleet,
+    tried: &[PodId],
+    deadline: Instant,
+    because: Because,
+) -> Option<Arc<Endpoint>> {
+    loop {
+        let view = fleet.view_full();
+        let settings = &view.spec.settings;
+        let picked = balance::pick(
+            settings.strategy,
+            &view.endpoints,
+            |e| takes(e) && !tried.contains(&e.id),
+            &fleet.outlook,
+            &mut || fastrand::u64(..),
+            gateway.clock.now(),
+            settings.slow_start,
+        );
+        if let Some(index) = picked {
+            return Some(Arc::clone(&view.endpoints[index]));
+        }
+        if because == Because::Drain || Instant::now() >= deadline {
+            return None;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
