@@ -27,10 +27,9 @@ pub async fn run(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellatio
     let places = Arc::new(Semaphore::new(MOST));
     loop {
         let place = Arc::clone(&places).acquire_owned();
-        let (Some(Ok(place)), Some(accepted)) = (
-            stop.run_until_cancelled(place).await,
-            stop.run_until_cancelled(listener.accept()).await,
-        ) else {
+        let (Some(Ok(place)), Some(accepted)) =
+            (stop.run_until_cancelled(place).await, stop.run_until_cancelled(listener.accept()).await)
+        else {
             return;
         };
         let Ok((stream, peer)) = accepted else {

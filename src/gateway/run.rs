@@ -48,9 +48,11 @@ use super::{
     },
     drain,
     fleet::Clock,
-    keys, listener::{Data, Threads},
+    keys,
+    listener::{Data, Threads},
     metrics::{Done, Metrics},
-    peering, reports::{self, Receivers},
+    peering,
+    reports::{self, Receivers},
     routing::{HostPolicy, Routes, service_names},
     seal::KeyRing,
     session,
@@ -123,11 +125,8 @@ impl Setup {
 }
 
 fn tls_entries(config: &GatewayConfig) -> Vec<Entry> {
-    let entry = |e: &config::TlsEntry| Entry {
-        hosts: e.hosts.clone(),
-        cert: e.cert.clone(),
-        key: e.key.clone(),
-    };
+    let entry =
+        |e: &config::TlsEntry| Entry { hosts: e.hosts.clone(), cert: e.cert.clone(), key: e.key.clone() };
     config.tls.iter().map(entry).collect()
 }
 
@@ -155,12 +154,10 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     if let Some(certificates) = &certificates {
         tasks.forever("certificates", Arc::clone(certificates).watch());
     }
-    sources(&mut tasks, &args, &setup, &gateway, prober, &readiness, &mut registry, certificates.clone()).await?;
-    let receivers = Receivers::new(
-        &setup.reports,
-        args.reports_token_file.clone(),
-        args.reports_ca_file.as_deref(),
-    )?;
+    sources(&mut tasks, &args, &setup, &gateway, prober, &readiness, &mut registry, certificates.clone())
+        .await?;
+    let receivers =
+        Receivers::new(&setup.reports, args.reports_token_file.clone(), args.reports_ca_file.as_deref())?;
     let urgent = Arc::clone(&gateway.urgent);
     tasks.forever("load reports", reports::run(Arc::clone(&gateway), receivers, urgent, ended.clone()));
     let admin = Admin::bind(setup.admin_listen, Arc::new(registry), readiness.clone()).await?;

@@ -178,7 +178,8 @@ impl Listen {
         this.context.fleet.metrics.listens.inc();
         let (said, hear) = mpsc::channel(WAITING);
         let mut heard = HashMap::new();
-        let task = spawn_local(read(Arc::clone(&first), this.context.worker.gateway.clock, source, said.clone()));
+        let task =
+            spawn_local(read(Arc::clone(&first), this.context.worker.gateway.clock, source, said.clone()));
         heard.insert(first.serial, Heard { task, acknowledged: false });
         this.listen(heard, (said, hear), &writer).await;
         this.context.fleet.metrics.listens.dec();
@@ -334,7 +335,8 @@ impl Listen {
         permit.ignore();
         drop(permit);
         if head.status == StatusCode::OK && is_event_stream(&head.headers) {
-            read(endpoint, self.context.worker.gateway.clock, Source { body: rest, _lease: lease }, said).await;
+            read(endpoint, self.context.worker.gateway.clock, Source { body: rest, _lease: lease }, said)
+                .await;
         }
     }
 }
