@@ -31,6 +31,7 @@ pub(crate) fn gateway() -> Arc<Gateway> {
         peers: arc_swap::ArcSwap::default(),
         own: arc_swap::ArcSwap::default(),
         metrics: Arc::default(),
+        urgent: Arc::default(),
         ending: tokio_util::sync::CancellationToken::new(),
         closing: tokio_util::sync::CancellationToken::new(),
         writing: Mutex::new(()),
