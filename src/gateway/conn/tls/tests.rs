@@ -177,7 +177,7 @@ async fn handshakes_carry_name_and_protocol_and_a_bare_close_is_an_end() {
         server.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"ping");
         // Without close_notify.
-        drop(client.into_inner().0);
+        client.get_mut().0.shutdown().await.unwrap();
         assert_eq!(server.read(&mut got).await.unwrap(), 0);
     }
 }
