@@ -25,7 +25,7 @@ pub(crate) fn gateway() -> Arc<Gateway> {
     Arc::new(Gateway {
         clock: super::fleet::Clock::start(),
         options: Options { name: "gateway-1".into(), ..Options::default() },
-        snapshot: arc_swap::ArcSwap::from_pointee(Snapshot { fleets: Vec::new(), routes: Routes::new([]) }),
+        snapshot: arc_swap::ArcSwap::from_pointee(Snapshot { fleets: Vec::new(), routes: Routes::default() }),
         hosts: arc_swap::ArcSwap::default(),
         keys: arc_swap::ArcSwap::from_pointee(KeyRing::ephemeral().expect("random bytes")),
         peers: arc_swap::ArcSwap::default(),
