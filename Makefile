@@ -87,3 +87,9 @@ chaos: ## Kill, hang, roll and scale servers and gateways under load; what clien
 .PHONY: bench-reconcile
 bench-reconcile: ## Cost of N fleets against the API server's own limit (N=500)
 	cargo bench --bench reconcile -- --n $(N)
+
+.PHONY: bench-gateway
+bench-gateway: ## The gateway beside nginx, haproxy and envoy: cost, delay, streams, balancing (ARGS=--quick for a look)
+	@benches/gateway/peers.sh
+	cargo build --release --bin mcp-fleet
+	cargo run --release --quiet -p mcp-fleet-bench-gateway -- --gateway target/release/mcp-fleet $(ARGS)

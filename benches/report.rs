@@ -40,6 +40,17 @@ impl Report {
         });
     }
 
+    /// A number that must not be below `limit`.
+    #[allow(dead_code, reason = "not every benchmark has such a target")]
+    pub fn at_least(&mut self, what: &str, limit: f64, got: f64, unit: &str, digits: usize) {
+        self.targets.push(Target {
+            what: what.into(),
+            goal: format!("≥ {}", number(limit, unit, 2).replace(".00", "")),
+            got: number(got, unit, digits),
+            holds: got >= limit,
+        });
+    }
+
     /// A count that must be zero; `details` name what it was instead.
     pub fn zero(&mut self, what: &str, got: usize, details: &str) {
         let more = if details.is_empty() { String::new() } else { format!(" ({details})") };
@@ -54,7 +65,10 @@ impl Report {
     /// Prints the table, writes the file; failure where a target does not hold.
     pub fn finish(&self) -> anyhow::Result<ExitCode> {
         println!("\n{}", self.table());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/reports/{}.json", self.name));
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // A benchmark may be a crate of its own; the reports of all stand in the workspace's folder.
+        let root = here.ancestors().find(|dir| dir.join("Cargo.lock").is_file()).unwrap_or(here);
+        let path = root.join(format!("target/reports/{}.json", self.name));
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -100,6 +114,7 @@ fn number(value: f64, unit: &str, digits: usize) -> String {
 }
 
 /// The value below which `share` (0..1) of the sorted values lie; NaN of none.
+#[allow(dead_code, reason = "not every benchmark sorts its values")]
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     let at = (share.clamp(0.0, 1.0) * last as f64).round() as usize;

@@ -3,7 +3,7 @@
 #
 #   charts/mcp-fleet/files/crds/mcpfleets.yaml   copy of crds/mcpfleets.yaml: a chart cannot reach outside itself
 #   deploy/crd.yaml                              the same, for `kubectl apply -k deploy/`
-#   deploy/operator.yaml                         the chart with its default values, without what only Helm needs
+#   deploy/operator.yaml, deploy/gateway.yaml    the chart with its default values, without what only Helm needs
 #
 #   render.sh           write them
 #   render.sh --check   write nothing; print the difference and exit 1 if one is stale
@@ -45,11 +45,19 @@ put deploy/crd.yaml <crds/mcpfleets.yaml
 # The CRD is a file of its own here. Labels that only Helm needs would tie these objects to a release
 # that does not exist.
 "$helm" template mcp-fleet charts/mcp-fleet --namespace mcp-fleet-system --set crds.install=false >"$scratch/rendered"
-{
-  echo "# Generated from charts/mcp-fleet by deploy/render.sh. Do not edit: change the chart and run 'make manifests'."
-  sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: Helm$/d' "$scratch/rendered" |
-    cat -s | awk 'held && !($0 == "---") { print "" } { held = ($0 == ""); if (!held) print }'
-} | put deploy/operator.yaml
+# objects gateway|operator: the objects of that part, by the template that they come from.
+objects() {
+  awk -v part="$1" '
+    /^# Source: / { keep = (($0 ~ /templates\/gateway-/) == (part == "gateway")); if (keep) print "---" }
+    keep && $0 != "---"' "$scratch/rendered"
+}
+for part in operator gateway; do
+  {
+    echo "# Generated from charts/mcp-fleet by deploy/render.sh. Do not edit: change the chart and run 'make manifests'."
+    objects "$part" | sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: Helm$/d' |
+      cat -s | awk 'held && !($0 == "---") { print "" } { held = ($0 == ""); if (!held) print }'
+  } | put "deploy/$part.yaml"
+done
 
 if [ "$stale" = 1 ]; then
   echo "render.sh: stale, see above: run 'make manifests' and commit the result" >&2

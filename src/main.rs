@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_fleet::{api::crd, operator::run::OperatorArgs, runtime::chain::Chain};
+use mcp_fleet::{api::crd, gateway::args::GatewayArgs, operator::run::OperatorArgs, runtime::chain::Chain};
+
+/// See `Cargo.toml`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Manages fleets of MCP (Model Context Protocol) servers on Kubernetes.
 #[derive(Debug, Parser)]
@@ -17,6 +21,8 @@ struct Cli {
 enum Command {
     /// Run the operator: it makes Deployments, Services, autoscalers and policies of McpFleet objects.
     Operator(Box<OperatorArgs>),
+    /// Run the gateway: it balances MCP traffic over the pods of fleets.
+    Gateway(Box<GatewayArgs>),
     /// Print the CustomResourceDefinition, for `kubectl apply --server-side -f -`.
     Crds,
 }
@@ -25,6 +31,7 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let result = match command {
         Command::Operator(args) => operator(*args),
+        Command::Gateway(args) => gateway(*args),
         Command::Crds => print(&crd::mcpfleet_crd_yaml()),
     };
     match result {
@@ -46,6 +53,23 @@ fn operator(args: OperatorArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()?
         .block_on(mcp_fleet::operator::run::run(args))
+}
+
+fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
+    if args.check {
+        let (text, valid) = mcp_fleet::gateway::run::check_config(&args)?;
+        print(&text)?;
+        anyhow::ensure!(valid, "the configuration cannot be used");
+        return Ok(());
+    }
+    // See `operator`.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()?
+        .block_on(mcp_fleet::gateway::run::run(args))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -478,6 +478,24 @@ impl Fleet {
         self.wake_all();
     }
 
+    /// Counts sessions per endpoint, and forgets those that idle.
+    pub fn count_sessions(&self, now: Nanos) {
+        let view = self.view();
+        let idle = view.spec.settings.limits.session_idle;
+        for seconds in self.sessions.sweep(now, idle) {
+            self.metrics.session_ended(seconds);
+        }
+        let mut counts = std::collections::HashMap::new();
+        self.sessions.for_each(|entry| {
+            if entry.place() != super::session::Place::Ended {
+                *counts.entry(entry.pod()).or_insert(0_usize) += 1;
+            }
+        });
+        for endpoint in &view.endpoints {
+            endpoint.sessions.store(counts.get(&endpoint.id).copied().unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
     /// What changes with time alone, once a second: breakers that may try again, and the balancer's outlook.
     pub fn tick(&self, now: Nanos) {
         let view = self.view();

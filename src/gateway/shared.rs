@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -60,6 +61,8 @@ pub struct Gateway {
     pub own: ArcSwap<Option<Peer>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Wakes the reporter at once: a request waits for a fleet without pods.
+    pub urgent: Arc<Notify>,
     /// Cancelled when the process was asked to end: not ready any more, still serving.
     pub ending: CancellationToken,
     /// Cancelled when streams have to end.
@@ -78,9 +81,15 @@ impl Gateway {
     pub fn set_fleets(&self, specs: Vec<FleetSpec>) {
         let _one = self.writing.lock();
         let before = self.snapshot.load();
+        let is = |f: &Fleet, s: &FleetSpec| f.key == s.key && *f.uid == *s.uid;
+        // First: a fleet that was made anew has the name of one that is gone.
+        for gone in before.fleets.iter().filter(|f| !specs.iter().any(|s| is(f, s))) {
+            gone.set_endpoints(&[], self.clock.now());
+            self.metrics.forget(&gone.key);
+        }
         let mut fleets = Vec::with_capacity(specs.len());
         for spec in specs {
-            match before.fleets.iter().find(|f| f.key == spec.key && *f.uid == *spec.uid) {
+            match before.fleets.iter().find(|f| is(f, &spec)) {
                 Some(known) => {
                     known.set_spec(spec);
                     fleets.push(Arc::clone(known));
@@ -90,10 +99,6 @@ impl Gateway {
                     fleets.push(Arc::new(Fleet::new(spec, metrics)));
                 }
             }
-        }
-        for gone in before.fleets.iter().filter(|f| !fleets.iter().any(|n| Arc::ptr_eq(f, n))) {
-            gone.set_endpoints(&[], self.clock.now());
-            self.metrics.forget(&gone.key);
         }
         let routes = Routes::new(fleets.iter().map(|f| {
             let view = f.view();

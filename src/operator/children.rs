@@ -2,6 +2,8 @@
 
 use kube::core::{ApiResource, GroupVersionKind};
 
+use crate::domain::FleetName;
+
 /// A generated kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChildKind {
@@ -53,6 +55,18 @@ impl ChildKind {
             Self::HorizontalPodAutoscaler => ("autoscaling", "v2", "horizontalpodautoscalers"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, self.as_str()), plural)
+    }
+
+    /// Whether a child of this kind of that fleet may have this name.
+    pub fn is_name_of(self, fleet: &FleetName, name: &str) -> bool {
+        match self {
+            Self::ServiceAccount => name == fleet.service_account(),
+            Self::Service => name == fleet.as_str() || name == fleet.headless(),
+            Self::NetworkPolicy
+            | Self::PodDisruptionBudget
+            | Self::Deployment
+            | Self::HorizontalPodAutoscaler => name == fleet.as_str(),
+        }
     }
 
     /// Whether its `status` matters to us; else it is not kept in memory.

@@ -32,6 +32,11 @@ pub struct LiveChild {
     pub owner_uid: Option<String>,
     /// That owner is an `McpFleet`.
     pub owned_by_fleet: bool,
+    /// Nothing controls it, and it is our own work: our labels, a name that we give, and our manager's entry in
+    /// its managedFields. Somebody took the owner reference away, or deleted the fleet and kept its children.
+    pub ownerless: bool,
+    /// Its fields are ours by the POST that created it, and not yet by an apply (`apply.rs`).
+    pub posted: bool,
     /// For autoscalers: kind and name of what they scale.
     pub scale_target: Option<(String, String)>,
     /// Somebody else than we owns `spec.replicas`.
@@ -61,6 +66,8 @@ impl LiveChild {
             f.manager.as_deref() != Some(names::MANAGER)
                 && f.fields_v1.as_ref().is_some_and(|v| v.0.pointer("/f:spec/f:replicas").is_some())
         });
+        let (applied, posted) =
+            (own_entry(&object, "Apply").is_some(), own_entry(&object, "Update").is_some());
         object.metadata.managed_fields = None;
         let resource_version = object.metadata.resource_version.take().and_then(|v| v.parse().ok());
         if !kind.keeps_status()
@@ -75,6 +82,11 @@ impl LiveChild {
             uid: object.uid().unwrap_or_default(),
             resource_version: resource_version.unwrap_or_default(),
             owned_by_fleet: owner.as_ref().is_some_and(|o| o.kind == names::KIND),
+            ownerless: owner.is_none()
+                && ours
+                && (applied || posted)
+                && FleetName::parse(&fleet).is_ok_and(|fleet| kind.is_name_of(&fleet, &name)),
+            posted: posted && !applied,
             owner_uid: owner.map(|o| o.uid),
             scale_target,
             replicas_owned_by_other,
@@ -101,6 +113,16 @@ impl LiveChild {
         let same = Self { resource_version: self.resource_version, ..new.clone() };
         if same == *self { Meeting::Same } else { Meeting::News }
     }
+}
+
+/// The index of our manager's entry for an operation in the managedFields: an object that has one was written
+/// by us, whoever may own it now.
+pub fn own_entry(object: &DynamicObject, operation: &str) -> Option<usize> {
+    object.managed_fields().iter().position(|f| {
+        f.manager.as_deref() == Some(names::MANAGER)
+            && f.operation.as_deref() == Some(operation)
+            && f.subresource.as_deref().unwrap_or_default().is_empty()
+    })
 }
 
 fn scale_target(data: &Value) -> Option<(String, String)> {
@@ -176,7 +198,7 @@ pub struct ForeignAutoscaler {
 /// All that is known of one fleet.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// Objects that this very fleet owns.
+    /// Objects that this very fleet owns, and those of ours that nobody owns: the next apply gives them an owner.
     pub children: Vec<LiveChild>,
     /// Objects with our labels that something else owns, such as an earlier fleet of the same name: its
     /// autoscaler, too, is in the way until it is collected, and no user's.
@@ -228,7 +250,7 @@ pub fn observe(caches: &Caches, fleet: &FleetKey, uid: &str) -> Observed {
     };
     for kind in ChildKind::ALL {
         for child in caches.children(kind).of(fleet).into_values() {
-            if child.owner_uid.as_deref() == Some(uid) {
+            if child.owner_uid.as_deref() == Some(uid) || child.ownerless {
                 observed.children.push(child);
             } else if let Some((target, _)) =
                 child.scale_target.as_ref().filter(|(_, name)| *name == fleet.name && !child.owned_by_fleet)
@@ -284,5 +306,50 @@ mod tests {
             assert_eq!(observed.foreign_autoscaler.is_some(), is_foreign, "{owner}");
             assert_eq!(observed.owned_by_other.len(), usize::from(!is_foreign), "{owner}");
         }
+    }
+
+    fn service(change: impl Fn(&mut Value)) -> LiveChild {
+        let mut object = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "weather-headless", "namespace": "tools", "uid": "u", "resourceVersion": "7",
+                "labels": {names::LABEL_MANAGED_BY: names::MANAGED_BY, names::LABEL_FLEET: "weather"},
+                "managedFields": [{"manager": names::MANAGER, "operation": "Update"}]},
+        });
+        change(&mut object);
+        let object = serde_json::from_value(object).expect("a Service");
+        LiveChild::entry(ChildKind::Service, object).expect("an entry").value
+    }
+
+    #[test]
+    fn what_we_made_and_nobody_owns_is_ours() {
+        assert!(service(|_| {}).ownerless);
+        let cases: [fn(&mut Value); 5] = [
+            |o| o["metadata"]["managedFields"][0]["manager"] = json!("kubectl"),
+            |o| o["metadata"]["managedFields"][0]["subresource"] = json!("status"),
+            |o| o["metadata"]["managedFields"] = json!(null),
+            |o| o["metadata"]["name"] = json!("another"),
+            |o| {
+                o["metadata"]["ownerReferences"] =
+                    json!([{"apiVersion": "v1", "kind": "A", "name": "a", "uid": "a", "controller": true}]);
+            },
+        ];
+        for (i, change) in cases.into_iter().enumerate() {
+            assert!(!service(change).ownerless, "case {i}");
+        }
+        let caches = Caches::default();
+        let entry = |value: LiveChild| Entry {
+            key: ("tools".into(), value.name.clone()),
+            fleet: FleetKey::new("tools", "weather"),
+            value,
+        };
+        caches.children(ChildKind::Service).wrote(entry(service(|_| {})));
+        let observed = observe(&caches, &FleetKey::new("tools", "weather"), "of-this");
+        assert_eq!((observed.children.len(), observed.owned_by_other.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_post_is_told_from_an_apply() {
+        assert!(service(|_| {}).posted);
+        assert!(!service(|o| o["metadata"]["managedFields"][0]["operation"] = json!("Apply")).posted);
     }
 }

@@ -264,6 +264,7 @@ impl Context {
         if change == Change::None || report.wait.is_some() {
             return Ok(());
         }
+        tracing::debug!(fleet = %key, ?change, news = status::news(&report.known, &new), "the status is written");
         let api: Api<McpFleet> = Api::namespaced(self.client.clone(), &key.namespace);
         let body = json!({
             "apiVersion": names::API_VERSION, "kind": names::KIND,

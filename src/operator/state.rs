@@ -20,12 +20,19 @@ use crate::{
 pub type WatchedFleet = DeserializeGuard<McpFleet>;
 
 /// A change of the status that is not urgent is written once it rests, so that several that follow each other
-/// make one write: this long after the last change …
-const REST_OF_CONDITION: Duration = Duration::from_secs(1);
-/// … or this long where only numbers and words of a rollout changed. Pods come and go at this pace …
-const REST_OF_WORDING: Duration = Duration::from_secs(5);
-/// … and so long after the first at the latest.
-const LONGEST_REST: Duration = Duration::from_secs(15);
+/// make one write: how long it rests, and how long it waits at most where it never does.
+fn rest(change: Change) -> Option<(Duration, Duration)> {
+    let seconds = |rest, longest| Some((Duration::from_secs(rest), Duration::from_secs(longest)));
+    match change {
+        Change::None | Change::Urgent => None,
+        // Longer than the moments between two conditions of an autoscaler, or a pod and its endpoint.
+        Change::Condition => seconds(1, 15),
+        // Pods come and go at this pace, and the old pods of most servers are gone by then.
+        Change::Wording => seconds(5, 15),
+        // The whole of most rollouts, and still progress for somebody who looks on.
+        Change::Rolling => seconds(15, 30),
+    }
+}
 
 /// Own writes by fleet. As many entries as there are fleets.
 #[derive(Default)]
@@ -37,6 +44,8 @@ pub struct States {
 /// A status that is not written yet.
 struct Deferred {
     status: McpFleetStatus,
+    /// The most urgent of the changes, and since when it waits.
+    change: Change,
     first_at: Instant,
     changed_at: Instant,
 }
@@ -88,17 +97,14 @@ impl States {
         now: Instant,
     ) -> Option<Duration> {
         let mut all = self.deferred.lock();
-        let rest = match change {
-            Change::Condition => REST_OF_CONDITION,
-            Change::Wording => REST_OF_WORDING,
-            Change::None | Change::Urgent => {
-                all.remove(key);
-                return None;
-            }
+        let Some((rest, _)) = rest(change) else {
+            all.remove(key);
+            return None;
         };
         let status = timeless(new);
         let deferred = all.entry(key.clone()).or_insert_with(|| Deferred {
             status: status.clone(),
+            change,
             first_at: now,
             changed_at: now,
         });
@@ -106,7 +112,12 @@ impl States {
             deferred.status = status;
             deferred.changed_at = now;
         }
-        let due = (deferred.changed_at + rest).min(deferred.first_at + LONGEST_REST);
+        if deferred.change < change {
+            deferred.change = change;
+            deferred.first_at = now;
+        }
+        let longest = self::rest(deferred.change).map_or(rest, |(_, longest)| longest);
+        let due = (deferred.changed_at + rest).min(deferred.first_at + longest);
         let wait = due.checked_duration_since(now).filter(|wait| !wait.is_zero());
         if wait.is_none() {
             all.remove(key);
@@ -212,5 +223,28 @@ mod tests {
         }
         assert_eq!(wait(Change::Wording, 25, 25), None, "never longer than 15 s");
         assert_eq!(wait(Change::Wording, 1, 30), Some(5), "the next starts anew");
+    }
+
+    #[test]
+    fn a_rollout_waits_for_its_end_and_the_end_for_the_last_old_pods() {
+        let (states, key, start) = (States::default(), FleetKey::new("tools", "weather"), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let with = |updated_replicas| McpFleetStatus { updated_replicas, ..McpFleetStatus::default() };
+        let wait = |change, updated, seconds| {
+            states.defer(&key, change, &with(updated), at(seconds)).map(|wait| wait.as_secs())
+        };
+        for seconds in 0..29 {
+            assert!(wait(Change::Rolling, seconds as i32, seconds).is_some(), "{seconds}");
+        }
+        assert_eq!(wait(Change::Wording, 29, 29), Some(5), "its wait does not count that of the rollout");
+        assert_eq!(wait(Change::Urgent, 30, 31), None, "the last one ended");
+        for seconds in 40..70 {
+            assert!(wait(Change::Rolling, seconds as i32, seconds).is_some(), "{seconds}");
+        }
+        assert_eq!(wait(Change::Rolling, 70, 70), None, "progress each 30 s");
+        for seconds in 80..95 {
+            assert!(wait(Change::Wording, seconds as i32, seconds).is_some(), "{seconds}");
+        }
+        assert_eq!(wait(Change::Wording, 95, 95), None, "never longer than 15 s");
     }
 }

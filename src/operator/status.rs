@@ -132,12 +132,15 @@ pub fn truncate(text: &str, max_bytes: usize) -> String {
 pub enum Change {
     /// Nothing changed.
     None,
-    /// Numbers and words of a rollout under way. They follow each other by the second, and may wait until they
-    /// rest.
+    /// Numbers and words of a rollout under way. They follow each other by the second, and may wait for its end.
+    Rolling,
+    /// Numbers and words otherwise. Also `Ready` again after a rollout that took no service away, while its last
+    /// old pods still end: their end is part of the same news.
     Wording,
-    /// The state of a condition other than `Ready`, or a trouble that one names.
+    /// The replicas, the state of a condition other than `Ready`, or a trouble that one names. An autoscaler
+    /// looks at the replicas every 15 s.
     Condition,
-    /// Replicas, `Ready`, or the specification that it speaks of: an autoscaler or a person waits for it.
+    /// `Ready`, or the specification that it speaks of: a person waits for it.
     Urgent,
 }
 
@@ -152,23 +155,52 @@ const ORDINARY: [&str; 5] = [
 
 /// Compares two statuses.
 pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
-    let urgent = |s: &McpFleetStatus| {
-        let ready = condition(s, types::READY).map(|c| c.status.clone());
-        (s.observed_generation, s.replicas, s.selector.clone(), ready)
+    let state = |s: &McpFleetStatus, type_: &str| condition(s, type_).map(|c| c.status.clone());
+    let is_true = |s: &McpFleetStatus, type_: &str| state(s, type_).as_deref() == Some("True");
+    let ends = |s: &McpFleetStatus| s.draining_replicas.is_some_and(|n| n > 0);
+    let trouble = |c: &Condition| Some(c.reason.clone()).filter(|r| !ORDINARY.contains(&r.as_str()));
+    let others = |s: &McpFleetStatus| -> Vec<_> {
+        let others = s.conditions.iter().filter(|c| c.type_ != types::READY);
+        others.map(|c| (c.type_.clone(), c.status.clone(), trouble(c))).collect()
     };
-    let states = |s: &McpFleetStatus| -> Vec<_> {
-        let trouble = |c: &Condition| Some(c.reason.clone()).filter(|r| !ORDINARY.contains(&r.as_str()));
-        s.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), trouble(c))).collect()
-    };
+    let ready_trouble = |s: &McpFleetStatus| condition(s, types::READY).and_then(trouble);
     if old == new {
         Change::None
-    } else if urgent(old) != urgent(new) {
+    } else if (old.observed_generation, &old.selector) != (new.observed_generation, &new.selector) {
         Change::Urgent
-    } else if states(old) != states(new) {
+    } else if state(old, types::READY) != state(new, types::READY) {
+        let served = is_true(old, types::AVAILABLE) && is_true(new, types::AVAILABLE);
+        if is_true(new, types::READY) && served && ends(new) { Change::Wording } else { Change::Urgent }
+    } else if old.replicas != new.replicas
+        || others(old) != others(new)
+        || ready_trouble(old) != ready_trouble(new)
+    {
         Change::Condition
+    } else if ends(new)
+        || condition(new, types::PROGRESSING).is_some_and(|c| c.reason != reasons::ROLLOUT_COMPLETE)
+    {
+        Change::Rolling
     } else {
         Change::Wording
     }
+}
+
+/// What differs between two statuses, for the log.
+pub fn news(old: &McpFleetStatus, new: &McpFleetStatus) -> String {
+    let numbers = |s: &McpFleetStatus| {
+        let McpFleetStatus { observed_generation, replicas, ready_replicas, .. } = s;
+        let (updated, draining) = (s.updated_replicas, s.draining_replicas);
+        format!("{observed_generation:?} {replicas} {ready_replicas} {updated} {draining:?}")
+    };
+    let mut news = vec![format!("{} → {}", numbers(old), numbers(new))];
+    let say = |c: &Condition| format!("{} {}: {}", c.status, c.reason, c.message);
+    for new in &new.conditions {
+        let (old, new_text) = (condition(old, &new.type_).map(say).unwrap_or_default(), say(new));
+        if old != new_text {
+            news.push(format!("{} {old} → {new_text}", new.type_));
+        }
+    }
+    news.join("; ")
 }
 
 /// The same without times, which differ from pass to pass until they are written.

@@ -139,6 +139,63 @@ pub async fn a_child_of_an_earlier_fleet_is_never_touched(suite: Arc<Suite>) -> 
     each(&suite, "earlier", meta).await
 }
 
+/// Our labels alone make an object nobody's child: somebody copied a manifest.
+pub async fn a_stranger_with_our_labels_is_never_touched(suite: Arc<Suite>) -> TestResult {
+    let labels = json!({"app.kubernetes.io/managed-by": "mcp-fleet", "mcpfleet.io/fleet": "weather"});
+    each(&suite, "labelled", json!({"labels": labels})).await
+}
+
+/// `kubectl delete mcpfleet --cascade=orphan`, and the fleet made again: what it left is taken up, as Deployments
+/// take up ReplicaSets. As long as the deletion is under way, nobody gives the children their owner back.
+pub async fn orphans_are_taken_up(suite: Arc<Suite>) -> TestResult {
+    suite.operator();
+    let ns = suite.namespace("orphans").await?;
+    let spec = "{server: {image: a}, autoscaling: {}}";
+    ns.fleet("weather", spec).await?;
+    let first = common::wait_children(&ns, &suite.client, "weather", 7).await?;
+    let fleets: Api<mcp_fleet::api::v1alpha1::McpFleet> = ns.api();
+    let orphan = DeleteParams {
+        propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+        ..DeleteParams::default()
+    };
+    fleets.delete("weather", &orphan).await?;
+    // What the garbage collector does elsewhere: first the children, then the finalizer.
+    let released = json!([{"op": "remove", "path": "/metadata/ownerReferences"}]);
+    for (kind, name) in first.keys() {
+        let api = common::api(&suite.client, &ns.name, *kind);
+        common::json_patch(&api, name, released.clone(), false).await?;
+    }
+    let owners = async || {
+        let mut owners = BTreeSet::new();
+        for (kind, name) in first.keys() {
+            let live = common::api(&suite.client, &ns.name, *kind).get(name).await;
+            let live = live.map_err(|e| e.to_string())?;
+            owners.extend(live.owner_references().iter().map(|o| o.uid.clone()));
+        }
+        Ok::<_, String>(owners)
+    };
+    wait::holds("children without an owner", Duration::from_secs(2), async || match owners().await? {
+        owners if owners.is_empty() => Ok(()),
+        owners => Err(format!("{owners:?}")),
+    })
+    .await?;
+    let free = json!({"metadata": {"finalizers": null}});
+    fleets.patch("weather", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&free)).await?;
+    let fleet = ns.fleet("weather", spec).await?;
+    ns.condition("weather", "Accepted", "True", "Accepted").await?;
+    wait::until("owners of the children", common::CHILDREN, async || match owners().await? {
+        owners if owners.iter().eq(fleet.uid().iter()) => Ok(()),
+        owners => Err(format!("{owners:?}")),
+    })
+    .await?;
+    let second = common::wait_children(&ns, &suite.client, "weather", 7).await?;
+    let uids = |all: &std::collections::BTreeMap<common::Child, DynamicObject>| {
+        all.values().filter_map(ResourceExt::uid).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(uids(&first), uids(&second), "they were made anew");
+    Ok(())
+}
+
 /// A fleet that comes back under its name gets children of its own, and none of the old ones' identity.
 pub async fn a_fleet_made_again_gets_new_children(suite: Arc<Suite>) -> TestResult {
     suite.operator();

@@ -42,7 +42,8 @@ pub async fn nothing_is_written(suite: Arc<Suite>) -> TestResult {
     }
     ns.condition("zero", "Ready", "True", "ScaledToZero").await?;
     ns.condition("nowhere", "Ready", "False", "Unschedulable").await?;
-    look::quiet(&suite, &ns.name, 5).await?;
+    // Words of a fleet that is under way wait for 15 s.
+    look::quiet(&suite, &ns.name, 16).await?;
 
     let history: History<McpFleet> = History::of(ns.api(), watcher::Config::default()).await?;
     let (states, mark) = (history.len(), suite.cluster.audit_log().mark()?);

@@ -121,9 +121,10 @@ fn writes(cluster: &Cluster, since: audit::Mark) -> Result<audit::Entries, Faile
 }
 
 async fn quiet(cluster: &Cluster) -> Result<(), Failed> {
-    wait::until("3 s without a write", wait::LIMIT, async || {
+    // Words of a status wait for 5 s.
+    wait::until("6 s without a write", wait::LIMIT, async || {
         let mark = cluster.audit_log().mark().map_err(|e| e.to_string())?;
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
         let new = writes(cluster, mark).map_err(|e| e.message().unwrap_or_default().to_owned())?;
         if new.is_empty() { Ok(()) } else { Err(format!("{:?}", new.summary())) }
     })

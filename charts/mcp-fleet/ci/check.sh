@@ -53,12 +53,22 @@ for values in "$here"/*-values.yaml; do
     ok "$name: pods are read only" same <(grep -A1 'resources: .*pods' "$scratch/rights" | grep 'verbs:') <(echo '    verbs: [list, watch]')
   fi
 
-  # The operator's pod meets the restricted profile.
-  deployment=$scratch/$name/mcp-fleet/templates/deployment.yaml
-  for line in 'runAsNonRoot: true' 'allowPrivilegeEscalation: false' 'drop: [ALL]' 'readOnlyRootFilesystem: true' 'type: RuntimeDefault'; do
-    ok "$name: $line" grep -qF "$line" "$deployment"
+  # The gateway's: reading fleets and addresses, and nothing else.
+  rbac=$scratch/$name/mcp-fleet/templates/gateway-rbac.yaml
+  if [ -f "$rbac" ] && grep -q '^rules:' "$rbac"; then
+    ok "$name: the gateway reads only" not grep -nE 'create|update|patch|delete|\*' <(grep 'verbs:' "$rbac")
+    ok "$name: the gateway sees fleets and addresses alone" same \
+      <(grep 'resources:' "$rbac" | tr -d ' ' | sort -u) <(printf '%s\n' 'resources:[endpointslices]' 'resources:[mcpfleets]')
+  fi
+
+  # Our own pods meet the restricted profile.
+  for deployment in "$scratch/$name"/mcp-fleet/templates/*deployment.yaml; do
+    of="$name, $(basename "$deployment" .yaml)"
+    for line in 'runAsNonRoot: true' 'allowPrivilegeEscalation: false' 'drop: [ALL]' 'readOnlyRootFilesystem: true' 'type: RuntimeDefault'; do
+      ok "$of: $line" grep -qF "$line" "$deployment"
+    done
+    ok "$of: no host access" not grep -nE 'hostPath|hostNetwork|hostPID|hostIPC|hostPort' "$deployment"
   done
-  ok "$name: no host access" not grep -nE 'hostPath|hostNetwork|hostPID|hostIPC|hostPort' "$deployment"
 done
 
 # The values behind the names.
@@ -78,6 +88,30 @@ ok "minimal: nothing optional" not grep -qE '^kind: (PodDisruptionBudget|Network
 ok "servicemonitor: it is there" grep -q '^kind: ServiceMonitor$' "$scratch/servicemonitor.yaml"
 ok "external-account: no rights, no account" not grep -qE '^kind: (Role|ClusterRole|RoleBinding|ClusterRoleBinding|ServiceAccount)$' "$scratch/external-account.yaml"
 
+# The gateway.
+gateway=$scratch/default/mcp-fleet/templates
+ok "default: the gateway is there" grep -q 'name: mcp-fleet-gateway$' "$gateway/gateway-deployment.yaml"
+ok "default: the HPA has the number of its pods" not grep -q '^  replicas:' "$gateway/gateway-deployment.yaml"
+ok "default: no keys without a cluster to keep them" not grep -q '^kind: Secret' "$scratch/default.yaml"
+ok "default: it asks for the Secret all the same" grep -q 'secretName: mcp-fleet-gateway-keys' "$gateway/gateway-deployment.yaml"
+ok "default: fleets get its address" grep -qF -- '--gateway-url=http://mcp-fleet-gateway.mcp-fleet-system"' "$gateway/deployment.yaml"
+ok "default: its Service's names are accepted" grep -qF -- '--service=mcp-fleet-gateway"' "$gateway/gateway-deployment.yaml"
+ok "default: and no other host" not grep -qF -- '--allowed-hosts' "$gateway/gateway-deployment.yaml"
+ok "default: it ends within its grace" grep -q 'terminationGracePeriodSeconds: 45' "$gateway/gateway-deployment.yaml"
+ok "namespaced: the gateway is told" grep -qF -- '--watch-namespace=tools' "$scratch/namespaced/mcp-fleet/templates/gateway-deployment.yaml"
+full=$scratch/gateway/mcp-fleet/templates
+ok "gateway: the keys that were named" grep -q 'secretName: gateway-keys' "$full/gateway-deployment.yaml"
+ok "gateway: replicas without the HPA" grep -q '^  replicas: 3' "$full/gateway-deployment.yaml"
+ok "gateway: no HPA" not grep -q '^kind: HorizontalPodAutoscaler' "$scratch/gateway.yaml"
+ok "gateway: all its hosts are accepted" grep -qF -- '--allowed-hosts=*.apps.example.com,mcp.example.com,mcp.example.org"' "$full/gateway-deployment.yaml"
+ok "gateway: podLabels do not break the selector" not grep -q 'component: other' "$full/gateway-deployment.yaml"
+ok "gateway: its class reaches the operator" grep -qF -- '--gateway-class=public' "$full/deployment.yaml"
+ok "gateway: the address of the values" grep -qF -- '--gateway-url=https://mcp.example.com"' "$full/deployment.yaml"
+for kind in Ingress HTTPRoute ServiceMonitor; do
+  ok "gateway: $kind" grep -q "^kind: $kind$" "$scratch/gateway.yaml"
+done
+ok "minimal: no gateway" not grep -q 'mcp-fleet-gateway' "$scratch/minimal.yaml"
+
 # What must be refused, with a message that names it.
 ok "a misspelt value" refused replica --set replica=3
 ok "a misspelt nested value" refused enable --set networkPolicy.enable=false
@@ -85,6 +119,13 @@ ok "a wrong type" refused replicas --set-string replicas=two
 ok "a digest that is none" refused digest --set image.digest=latest
 ok "lease times out of order" refused leaderElection --set leaderElection.leaseDurationSeconds=10
 ok "a ServiceMonitor without a Service" refused metrics.service.enabled --set serviceMonitor.enabled=true,metrics.service.enabled=false
+ok "a gateway's bounds out of order" refused gateway.autoscaling --set gateway.autoscaling.maxReplicas=1
+ok "an Ingress without hosts" refused gateway.ingress.hosts --set gateway.ingress.enabled=true
+ok "a route without a Gateway" refused gateway.httpRoute.parentRefs --set gateway.httpRoute.enabled=true
+ok "a load balancer's field without one" refused gateway.service --set gateway.service.externalTrafficPolicy=Local
+ok "a gateway's ServiceMonitor without a Service" refused gateway.metrics.service.enabled --set gateway.serviceMonitor.enabled=true,gateway.metrics.service.enabled=false
+ok "a gateway without an account" refused gateway.serviceAccount.name --set gateway.serviceAccount.create=false
+ok "an address with a path" refused url --set gateway.url=http://a/b
 ok "no account" refused serviceAccount.name --set serviceAccount.create=false
 ok "an old cluster" refused 1.30 --kube-version 1.29.0
 ok "a managed cluster's version is taken" render --kube-version v1.31.2-gke.100

@@ -113,3 +113,62 @@ no wildcard, and SECURITY.md says what each line is for.
   resources: [events]
   verbs: [create]
 {{- end -}}
+
+{{- define "mcp-fleet.gatewayName" -}}
+{{- printf "%s-gateway" (include "mcp-fleet.fullname" .) -}}
+{{- end -}}
+
+{{- define "mcp-fleet.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: {{ include "mcp-fleet.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end -}}
+
+{{- define "mcp-fleet.gatewayLabels" -}}
+{{ include "mcp-fleet.gatewaySelectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "mcp-fleet.gatewayServiceAccountName" -}}
+{{- if .Values.gateway.serviceAccount.create -}}
+{{- default (include "mcp-fleet.gatewayName" .) .Values.gateway.serviceAccount.name -}}
+{{- else -}}
+{{- required "gateway.serviceAccount.name: name the ServiceAccount to use, or set gateway.serviceAccount.create to true" .Values.gateway.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "mcp-fleet.gatewayKeysSecret" -}}
+{{- default (printf "%s-keys" (include "mcp-fleet.gatewayName" .)) .Values.gateway.keys.existingSecret -}}
+{{- end -}}
+
+{{/* Where clients reach the gateway; the port stands there unless it is the scheme's own. */}}
+{{- define "mcp-fleet.gatewayUrl" -}}
+{{- if .Values.gateway.url -}}
+{{- .Values.gateway.url -}}
+{{- else -}}
+{{- printf "http://%s.%s" (include "mcp-fleet.gatewayName" .) .Release.Namespace -}}
+{{- if ne (int .Values.gateway.service.port) 80 }}:{{ .Values.gateway.service.port }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Hosts that requests may ask for beside the names of the Service, comma separated; perhaps none. */}}
+{{- define "mcp-fleet.gatewayHosts" -}}
+{{- $g := .Values.gateway -}}
+{{- $hosts := $g.allowedHosts -}}
+{{- if $g.ingress.enabled }}{{ $hosts = concat $hosts $g.ingress.hosts }}{{ end -}}
+{{- if $g.httpRoute.enabled }}{{ $hosts = concat $hosts $g.httpRoute.hostnames }}{{ end -}}
+{{- with $g.url }}{{ $hosts = append $hosts (get (urlParse .) "host" | splitList ":" | first) }}{{ end -}}
+{{- uniq $hosts | join "," -}}
+{{- end -}}
+
+{{/* All that the gateway may do in the cluster: read fleets and the addresses of their pods. */}}
+{{- define "mcp-fleet.gatewayRules" -}}
+- apiGroups: [mcpfleet.io]
+  resources: [mcpfleets]
+  verbs: [get, list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+{{- end -}}

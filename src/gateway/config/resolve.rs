@@ -242,12 +242,14 @@ impl Resolver<'_> {
         match (endpoints, dns) {
             (Some(endpoints), None) => self.endpoints(&format!("{at}.endpoints"), endpoints),
             (None, Some(dns)) => self.dns(&format!("{at}.dns"), &dns),
-            (Some(_), Some(_)) => {
+            (Some(endpoints), Some(dns)) => {
                 self.wrong(
                     at,
                     "has both endpoints and dns; keep endpoints to list servers, or dns to look them up",
                 );
-                EndpointSource::Static(Vec::new())
+                // What else is wrong with them is said in one go.
+                self.dns(&format!("{at}.dns"), &dns);
+                self.endpoints(&format!("{at}.endpoints"), endpoints)
             }
             (None, None) => {
                 let problem = "has neither endpoints nor dns; write endpoints: [{address: 127.0.0.1:9001}], or \

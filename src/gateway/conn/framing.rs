@@ -179,14 +179,13 @@ impl Chunks {
             (At::Size | At::SizeSpace, b' ' | b'\t') => self.extra(1).then_some(At::SizeSpace),
             (At::Size | At::SizeSpace, b';') => Some(At::Extension),
             (At::Size | At::SizeSpace | At::Extension, b'\r') => Some(At::SizeLf),
-            (At::Extension, b'\n' | 0) => None,
+            // An extension has one line; a trailer line begins with a name.
+            (At::Extension, b'\n' | 0) | (At::TrailerStart, b' ' | b'\t' | b'\n' | b':') => None,
             (At::Extension, _) => self.extra(1).then_some(At::Extension),
             (At::SizeLf, b'\n') => Some(if self.left == 0 { At::TrailerStart } else { At::Data }),
             (At::DataCr, b'\r') => Some(At::DataLf),
             (At::DataLf, b'\n') => Some(At::SizeStart),
             (At::TrailerStart, b'\r') | (At::EndLf, b'\n') => Some(At::EndLf),
-            // A trailer line begins with a name.
-            (At::TrailerStart, b' ' | b'\t' | b'\n' | b':') => None,
             (At::TrailerStart, _) => self.extra(1).then_some(At::Trailer),
             (At::Trailer, b'\r') => Some(At::TrailerLf),
             (At::TrailerLf, b'\n') => Some(At::TrailerStart),

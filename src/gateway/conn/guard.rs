@@ -6,7 +6,7 @@
 //!
 //! - hyper's own buffer is empty while an answer runs, so a client's leaving is always seen at once;
 //!   hyper alone is blind as soon as one pipelined byte lies there. What a client pipelines is kept
-//!   aside, up to [`HOLD_BYTES`]; a client that sends more is cut off.
+//!   aside, up to [`HOLD_BYTES`]; behind more than that the socket is asked now and then ([`Peer`]).
 //! - When a head is refused, nothing else is under way: hyper sees an ordinary end of input, closes,
 //!   and [`Guard::finish`] writes the refusal in its proper place.
 //! - An answer counts as finished when its body was dropped *and* hyper has flushed it.
@@ -19,18 +19,20 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use super::framing::{self, Fault, Phase};
 use super::head::HeadScan;
 use super::reject::Reject;
+use super::tls::Stream;
 
 /// Most bytes kept of what a client sends before the current answer has finished.
 pub const HOLD_BYTES: usize = 16 * 1024;
@@ -44,6 +46,9 @@ const FIRST_BYTES: usize = 4 * 1024;
 /// First bytes of an HTTP/2 connection (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Time between two looks at the socket of a client that has pipelined more than is kept.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// How long and how much a closed connection is still read, so that the client gets the answer and
 /// the end of it instead of a reset.
 const LINGER: Duration = Duration::from_secs(2);
@@ -54,6 +59,29 @@ const REFUSE: Duration = Duration::from_secs(1);
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// A socket that knows of its peer's leaving while bytes from before still wait in it.
+pub trait Peer {
+    /// Whether the peer has ended its side. Beyond what fits into the kernel's receive window nobody can
+    /// know: the end waits in the peer's kernel behind bytes that we do not take.
+    fn has_left(&self) -> bool;
+}
+
+impl Peer for TcpStream {
+    /// The kernel reports the end beside the data (`EPOLLRDHUP`); tokio keeps that as readiness, and
+    /// only the interest in urgent data shows it without the ordinary readability.
+    fn has_left(&self) -> bool {
+        let ready = pin!(self.ready(Interest::PRIORITY));
+        let ready = ready.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+}
+
+impl Peer for Stream {
+    fn has_left(&self) -> bool {
+        self.tcp().has_left()
+    }
 }
 
 /// Bounds of one connection; the defaults are those of the data plane's design.
@@ -207,6 +235,8 @@ enum Waiting {
     Body,
     /// For the end of an answer: no limit of ours.
     Answer,
+    /// For the same, with no room to read on: the socket is looked at instead.
+    AnswerFull,
 }
 
 /// See the head of this file.
@@ -241,7 +271,7 @@ impl<IO> std::fmt::Debug for Guard<IO> {
 
 impl<IO> Guard<IO>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + Peer + Unpin,
 {
     /// A guard over a fresh connection; inside a tokio runtime with time.
     pub fn new(io: IO, limits: Limits) -> Self {
@@ -417,21 +447,25 @@ where
             Phase::Head(_) => Waiting::Idle,
             Phase::Hold if self.shared.exchange.get() == Exchange::Idle => Waiting::Idle,
             Phase::Sized(_) | Phase::Chunked(_) => Waiting::Body,
+            Phase::Hold if self.hold_room() == 0 => Waiting::AnswerFull,
             Phase::Hold | Phase::Broken => Waiting::Answer,
         }
+    }
+
+    fn hold_room(&self) -> usize {
+        HOLD_BYTES.saturating_sub(self.kept.len() - self.at)
     }
 
     /// Reads once; what may go on goes to `out`, the rest is kept.
     fn poll_fill(&mut self, cx: &mut Context<'_>, out: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let room = if matches!(self.phase, Phase::Hold) {
-            HOLD_BYTES.saturating_sub(self.kept.len() - self.at)
+            self.hold_room()
         } else {
             out.remaining().min(SCRATCH_BYTES)
         };
         if room == 0 {
-            tracing::debug!("client pipelines more than is kept; connection cut");
-            self.ended = true;
-            return Poll::Ready(Ok(()));
+            self.ended = self.io.has_left();
+            return if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(&mut scratch[..room]);
@@ -472,6 +506,7 @@ where
                 Waiting::Idle => Some(self.limits.idle),
                 Waiting::Head => Some(self.limits.head),
                 Waiting::Body => Some(self.limits.body),
+                Waiting::AnswerFull => Some(LOOK),
                 Waiting::Answer | Waiting::Nothing => None,
             };
             self.deadline = limit.map(|limit| Instant::now() + limit);
@@ -494,6 +529,7 @@ where
         match self.waiting {
             Waiting::Head => self.refuse(Reject::TIMEOUT),
             Waiting::Body => self.break_body(BodyFault::Timeout),
+            Waiting::AnswerFull => self.waiting = Waiting::Nothing,
             _ => self.ended = true,
         }
     }
@@ -525,7 +561,7 @@ fn poll_scratch<IO: AsyncRead + Unpin, T>(
 
 impl<IO> Read for Guard<IO>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + Peer + Unpin,
 {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -556,7 +592,7 @@ where
 
 impl<IO> Write for Guard<IO>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + Peer + Unpin,
 {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
@@ -586,7 +622,9 @@ where
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
         if this.shared.exchange.get() == Exchange::Flushing {
             this.shared.exchange.set(Exchange::Idle);
-            if !this.kept.is_empty() {
+            // hyper may not read again before it is woken: by what is kept, or by the idle limit.
+            let idle = matches!(this.phase, Phase::Hold) && this.kept.is_empty();
+            if !idle || this.poll_limit(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
         }

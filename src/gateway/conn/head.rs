@@ -359,7 +359,7 @@ fn is_host(value: &[u8]) -> bool {
     let port_ok = match port {
         [] => true,
         [b':', digits @ ..] => {
-            digits.len() <= 5 && parse_length(digits).is_some_and(|port| port <= u64::from(u16::MAX))
+            digits.len() <= 5 && parse_length(digits).is_some_and(|port| u16::try_from(port).is_ok())
         }
         _ => false,
     };

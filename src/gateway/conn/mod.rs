@@ -7,9 +7,11 @@
 
 pub mod guard;
 pub mod socket;
+pub mod tls;
 
 mod framing;
 mod head;
 mod reject;
 
 pub use guard::{Answering, BodyFault, Guard, GuardHandle, Limits, Protocol};
+pub use tls::Stream;

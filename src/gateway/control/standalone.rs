@@ -83,10 +83,9 @@ impl Standalone {
         let mut fleets = self.fleets.lock();
         fleets.retain(|key, _| served().any(|f| key_of(f) == *key));
         for fleet in served() {
-            let known = fleets.entry(key_of(fleet)).or_insert_with(|| Known {
-                source: fleet.source.clone(),
-                members: Members::default(),
-            });
+            let known = fleets
+                .entry(key_of(fleet))
+                .or_insert_with(|| Known { source: fleet.source.clone(), members: Members::default() });
             known.source = fleet.source.clone();
             if let EndpointSource::Static(endpoints) = &fleet.source {
                 let listed = endpoints.iter().map(|e| {
@@ -192,7 +191,8 @@ impl Standalone {
         if names.peers.is_empty() || looked.iter().any(Option::is_none) {
             return;
         }
-        let mut peers: Vec<Peer> = looked.into_iter().flatten().flatten().map(|address| Peer { address }).collect();
+        let mut peers: Vec<Peer> =
+            looked.into_iter().flatten().flatten().map(|address| Peer { address }).collect();
         let own = own_address(names.listen, peers.first()).await;
         peers.retain(|p| own.as_ref() != Some(p));
         peers.sort_unstable();
@@ -249,5 +249,118 @@ fn spec(fleet: &FleetConfig) -> FleetSpec {
         host_header,
         settings: fleet.settings.clone(),
         scalable: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::{
+        config::StaticEndpoint,
+        fleet::Phase,
+        settings::Settings,
+        test_support::{gateway, until},
+    };
+
+    fn at(port: u16) -> StaticEndpoint {
+        StaticEndpoint {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            weight: 2,
+            zone: Some("a".into()),
+        }
+    }
+
+    fn config(source: EndpointSource) -> GatewayConfig {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        GatewayConfig {
+            listen: any,
+            admin_listen: any,
+            debug_listen: any,
+            peer_listen: Some(SocketAddr::from(([0, 0, 0, 0], 8082))),
+            tls: Vec::new(),
+            keys_file: None,
+            peers: Vec::new(),
+            reports: Vec::new(),
+            fleets: vec![FleetConfig {
+                namespace: "tools".into(),
+                name: "github".into(),
+                path: "/mcp".into(),
+                transport: crate::api::v1alpha1::Transport::StreamableHTTP,
+                hostnames: Vec::new(),
+                source,
+                settings: Settings::default(),
+            }],
+        }
+    }
+
+    fn shown(gateway: &Gateway) -> Vec<(u16, Phase)> {
+        let fleet = gateway.fleet(&FleetKey::new("tools", "github")).unwrap();
+        let view = fleet.view();
+        view.endpoints.iter().map(|e| (e.address.port(), e.phase())).collect()
+    }
+
+    fn standalone() -> (Arc<Gateway>, Arc<Standalone>) {
+        let gateway = gateway();
+        let prober = Prober::new(Arc::clone(&gateway));
+        (Arc::clone(&gateway), Standalone::new(gateway, prober, Some("b".into())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_leaves_the_file_drains_and_goes() {
+        let (gateway, standalone) = standalone();
+        standalone.apply(&config(EndpointSource::Static(vec![at(1), at(2)])));
+        assert_eq!(shown(&gateway), [(1, Phase::Ready), (2, Phase::Ready)]);
+        let fleet = gateway.fleet(&FleetKey::new("tools", "github")).unwrap();
+        let first = Arc::clone(&fleet.view().endpoints[0]);
+        assert_eq!((first.weight, first.local), (2, false), "weight and zone of the file");
+        assert_eq!(fleet.view().spec.upstream_host, "localhost:1");
+        let stop = CancellationToken::new();
+        tokio::spawn(Arc::clone(&standalone).run(stop.clone()));
+        standalone.apply(&config(EndpointSource::Static(vec![at(2)])));
+        assert_eq!(shown(&gateway), [(2, Phase::Ready), (1, Phase::Draining)]);
+        first.connections.store(1, std::sync::atomic::Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(first.phase(), Phase::Draining, "somebody holds it");
+        first.connections.store(0, std::sync::atomic::Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((first.phase(), shown(&gateway)), (Phase::Gone, vec![(2, Phase::Ready)]));
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn one_that_comes_back_serves_again() {
+        let (gateway, standalone) = standalone();
+        standalone.apply(&config(EndpointSource::Static(vec![at(1)])));
+        standalone.apply(&config(EndpointSource::Static(vec![])));
+        standalone.apply(&config(EndpointSource::Static(vec![at(1)])));
+        assert_eq!(shown(&gateway), [(1, Phase::Ready)]);
+    }
+
+    #[tokio::test]
+    async fn names_are_looked_up_and_a_failure_keeps_what_is_known() {
+        let (gateway, standalone) = standalone();
+        let name = |name: &str| config(EndpointSource::Dns { name: name.into(), port: 9 });
+        standalone.apply(&name("localhost"));
+        let stop = CancellationToken::new();
+        tokio::spawn(Arc::clone(&standalone).run(stop.clone()));
+        until("an address", || shown(&gateway).contains(&(9, Phase::Ready))).await;
+        let known = shown(&gateway);
+        standalone.apply(&name("no-such-host.invalid"));
+        until("a failure", || gateway.metrics.source_errors.get() > 0).await;
+        assert_eq!(shown(&gateway), known);
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn peers_and_the_way_to_them() {
+        let (gateway, standalone) = standalone();
+        let mut config = config(EndpointSource::Static(vec![at(1)]));
+        config.peers = vec!["127.0.0.1:8083".into(), "127.0.0.1:8082".into()];
+        standalone.apply(&config);
+        let names = standalone.names.lock().clone();
+        standalone.look_up_peers(names).await;
+        let peer = |port| Peer { address: SocketAddr::from(([127, 0, 0, 1], port)) };
+        assert_eq!(**gateway.own.load(), Some(peer(8082)), "0.0.0.0 is reached over the way to a peer");
+        assert_eq!(**gateway.peers.load(), [peer(8083)], "a list that names ourselves too does no harm");
     }
 }

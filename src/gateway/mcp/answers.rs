@@ -267,15 +267,6 @@ pub fn error_event<'a>(id: impl Into<Id<'a>>, fault: &Fault<'_>) -> Bytes {
     event(&error(id, fault))
 }
 
-/// An answer that a server has given before.
-pub fn result<'a>(id: impl Into<Id<'a>>, result: &str) -> Bytes {
-    let id = match id.into() {
-        Id::Echo(id) => id.get(),
-        Id::Null | Id::Absent => "null",
-    };
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
-}
-
 const SUBSCRIPTION: &str = r#""_meta":{"io.modelcontextprotocol/subscriptionId":"#;
 
 /// The result with which a listen ends in good order (mcp.md section 2.3, Listen).

@@ -85,6 +85,7 @@ impl FleetMetrics {
         }))
     }
 
+    #[cfg(test)]
     pub(super) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -103,6 +104,17 @@ impl FleetCells {
         prompts: impl Iterator<Item = &'a str>,
     ) {
         self.operations.set_names(tools.chain(prompts));
+    }
+
+    /// Tools and prompts that have a series.
+    #[cfg(test)]
+    pub(in crate::gateway) fn operation_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let _ = self.operations.each(|_, name, _, _, _| {
+            names.push(name.to_owned());
+            Ok::<_, ()>(())
+        });
+        names
     }
 
     /// Counts a finished HTTP request; status 499 stands for a client that left.

@@ -117,7 +117,9 @@ fn levels(out: &mut DescriptorEncoder<'_>, fleets: &[Seen], now: Nanos) -> Resul
             s.count(|e| !e.capability.load().modern.is_empty())
         }),
         (own!("inflight"), "Calls that run on pods", |s, _| s.sum(|e| u64::from(e.load.inflight()))),
-        (own!("upstream_streams"), "Open event streams from pods", |s, _| s.sum(|e| u64::from(e.load.streams()))),
+        (own!("upstream_streams"), "Open event streams from pods", |s, _| {
+            s.sum(|e| u64::from(e.load.streams()))
+        }),
         (own!("upstream_connections"), "Open connections to pods", |s, _| {
             s.sum(|e| e.connections.load(Ordering::Relaxed) as u64)
         }),

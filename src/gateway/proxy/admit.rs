@@ -24,8 +24,6 @@ pub(crate) enum Need {
     Legacy,
     /// A pod whose last `server/discover` listed this revision (G3).
     Modern(Box<str>),
-    /// Any.
-    Any,
 }
 
 /// There is no place.
@@ -37,26 +35,6 @@ pub(crate) enum Shed {
     TimedOut,
     /// There is no pod, and none came in time.
     NoPod,
-}
-
-impl Shed {
-    /// Stable word for answers, logs and metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "queue_full",
-            Self::TimedOut => "queue_timeout",
-            Self::NoPod => "no_endpoint",
-        }
-    }
-
-    /// The same for people.
-    pub(crate) fn message(self) -> &'static str {
-        match self {
-            Self::Full => "too many requests wait for this fleet; try again later",
-            Self::TimedOut => "no server of this fleet became free in time; try again later",
-            Self::NoPod => "no server of this fleet is ready; try again later",
-        }
-    }
 }
 
 /// A place at an endpoint. Whoever drops it frees the place.
@@ -75,11 +53,14 @@ impl Permit {
         endpoint.load.started();
         fleet.active.fetch_add(1, Ordering::Relaxed);
         let clock = worker.gateway.clock;
+        let now = clock.now();
+        fleet.totals.inflight_start(now);
+        endpoint.totals.inflight_start(now);
         Self {
             endpoint: Arc::clone(endpoint),
             fleet: Arc::clone(fleet),
             clock,
-            started: clock.now(),
+            started: now,
             sample: Cell::new(None),
             outcome: Cell::new(Outcome::Ignored),
         }
@@ -119,6 +100,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let now = self.clock.now();
         let took = now.saturating_sub(self.started);
+        self.fleet.totals.inflight_finish(now);
+        self.endpoint.totals.inflight_finish(now);
         self.endpoint.load.finished(now, self.sample.get().unwrap_or(Sample::ClientLeft(took)));
         self.fleet.active.fetch_sub(1, Ordering::Relaxed);
         self.fleet.note(&self.endpoint, now, self.outcome.get());
@@ -132,7 +115,6 @@ impl Drop for Permit {
 
 fn suits(endpoint: &Endpoint, need: &Need, view: &View) -> bool {
     match need {
-        Need::Any => true,
         Need::Legacy => endpoint.capability.load().may_speak_legacy(),
         Need::Modern(version) => {
             let capability = endpoint.capability.load();
@@ -203,6 +185,9 @@ pub(crate) async fn admit(
     let view = fleet.view_full();
     let settings = &view.spec.settings;
     let empty = !view.endpoints.iter().any(|e| e.takes_new());
+    if empty {
+        worker.gateway.urgent.notify_one();
+    }
     let within = if empty { settings.timeouts.activation } else { settings.queue.timeout };
     wait(queue, fleet, client(), within, || pick(worker, fleet, need, except)).await.map_err(
         |shed| match shed {

@@ -188,10 +188,16 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Inner::Whole(None) = self.inner
-            && let Some(record) = &mut self.record
-        {
-            record.complete();
+        let Some(record) = &mut self.record else { return };
+        match &self.inner {
+            Inner::Whole(None) => record.complete(),
+            Inner::Relay(relay) => {
+                record.facts.merge(relay.facts);
+                if relay.is_ended() {
+                    record.complete();
+                }
+            }
+            Inner::Whole(Some(_)) | Inner::Pipe(_) => {}
         }
     }
 }

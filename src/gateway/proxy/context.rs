@@ -301,6 +301,7 @@ impl Context {
             Shed::NoPod => (Label::NoEndpoint, Fault::NoPod),
         };
         self.fleet.metrics.shed.inc(label);
+        self.fleet.totals.shed();
         self.refuse(&fault, id)
     }
 

@@ -137,7 +137,7 @@ struct Stream {
 
 impl Stream {
     async fn run(self, mut body: hyper::body::Incoming, _lease: Lease, writer: Writer) {
-        let _open = Open::at(&self.endpoint);
+        let _open = Open::at(&self.endpoint, self.gateway.clock);
         self.endpoint.load.session_opened();
         self.read(&mut body, writer).await;
         self.endpoint.load.session_closed();

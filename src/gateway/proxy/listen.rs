@@ -24,7 +24,7 @@ use super::{
     stream::Open,
 };
 use crate::gateway::{
-    fleet::{Endpoint, Phase},
+    fleet::{Clock, Endpoint, Phase},
     mcp::{
         answers,
         envelope::Envelope,
@@ -178,7 +178,7 @@ impl Listen {
         this.context.fleet.metrics.listens.inc();
         let (said, hear) = mpsc::channel(WAITING);
         let mut heard = HashMap::new();
-        let task = spawn_local(read(Arc::clone(&first), source, said.clone()));
+        let task = spawn_local(read(Arc::clone(&first), this.context.worker.gateway.clock, source, said.clone()));
         heard.insert(first.serial, Heard { task, acknowledged: false });
         this.listen(heard, (said, hear), &writer).await;
         this.context.fleet.metrics.listens.dec();
@@ -334,14 +334,14 @@ impl Listen {
         permit.ignore();
         drop(permit);
         if head.status == StatusCode::OK && is_event_stream(&head.headers) {
-            read(endpoint, Source { body: rest, _lease: lease }, said).await;
+            read(endpoint, self.context.worker.gateway.clock, Source { body: rest, _lease: lease }, said).await;
         }
     }
 }
 
 /// Reads one pod's stream to its end.
-async fn read(endpoint: Arc<Endpoint>, mut source: Source, said: mpsc::Sender<Said>) {
-    let _open = Open::at(&endpoint);
+async fn read(endpoint: Arc<Endpoint>, clock: Clock, mut source: Source, said: mpsc::Sender<Said>) {
+    let _open = Open::at(&endpoint, clock);
     let mut splitter = sse::Splitter::new(LARGEST);
     while let Some(Ok(frame)) = source.body.frame().await {
         let Ok(chunk) = frame.into_data() else { continue };

@@ -25,6 +25,13 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// Adds what another part of the answer said.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.tool_failed |= other.tool_failed;
+        self.upstream_failed |= other.upstream_failed;
+        self.code = self.code.or(other.code);
+    }
+
     /// Looks for a failure in a piece of an answer that is not parsed: a sign in a text would count too, which a
     /// metric can bear.
     pub(crate) fn look(&mut self, piece: &[u8]) {
@@ -184,6 +191,9 @@ impl Drop for Record {
         match &self.fleet {
             Some(fleet) => {
                 fleet.metrics.requested(outcome, status);
+                if !self.is_stream {
+                    fleet.totals.completed(outcome, took);
+                }
                 if !self.is_stream && self.method != Method::None {
                     fleet.metrics.observe(&Observation {
                         method: self.method,

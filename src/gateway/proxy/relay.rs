@@ -104,6 +104,11 @@ impl Relay {
         self.take_in(chunk);
     }
 
+    /// The server has said all that it had to say, or what it had to is replaced.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended && self.out.is_empty()
+    }
+
     pub(crate) fn size_hint(&self) -> SizeHint {
         match (&self.mode, &self.upstream) {
             (Mode::Raw, Some(upstream)) if self.out.is_empty() => upstream.size_hint(),
@@ -122,8 +127,13 @@ impl Relay {
             let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
             match Pin::new(upstream).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
+                    // Who reads the rest may stop at the announced length, and never ask for the end.
+                    let is_last = upstream.is_end_stream();
                     if let Ok(chunk) = frame.into_data() {
                         self.take_in(chunk);
+                    }
+                    if is_last {
+                        self.complete();
                     }
                 }
                 Poll::Ready(Some(Err(_))) => {

@@ -121,6 +121,7 @@ fn admit(
     let fleet = &snapshot.fleets[index];
     let view = fleet.view_full();
     record.fleet = Some(std::sync::Arc::clone(fleet));
+    fleet.totals.arrived();
     let settings = &view.spec.settings;
     let policy = OriginPolicy { origins: &settings.origins, tls: client.proto == "https" };
     let origin = head.headers.get(header::ORIGIN);

@@ -26,7 +26,7 @@ use super::{
     upstream::Lease,
 };
 use crate::gateway::{
-    fleet::Endpoint,
+    fleet::{Clock, Endpoint},
     mcp::sse,
     session::{self, Because, Bound, is_event_stream},
 };
@@ -35,18 +35,20 @@ use crate::gateway::{
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Counts an open stream at its endpoint.
-pub(crate) struct Open(Arc<Endpoint>);
+pub(crate) struct Open(Arc<Endpoint>, Clock);
 
 impl Open {
-    pub(crate) fn at(endpoint: &Arc<Endpoint>) -> Self {
+    pub(crate) fn at(endpoint: &Arc<Endpoint>, clock: Clock) -> Self {
         endpoint.load.stream_opened();
-        Self(Arc::clone(endpoint))
+        endpoint.totals.stream_start(clock.now());
+        Self(Arc::clone(endpoint), clock)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.load.stream_closed();
+        self.0.totals.stream_finish(self.1.now());
     }
 }
 
@@ -104,7 +106,7 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
         Arrived::Stream { head: answer, rest, lease, permit, .. } if is_stream => {
             // An open stream is no running call.
             permit.ignore();
-            let source = Source { _open: Open::at(&bound.endpoint), bound, body: rest, _lease: lease };
+            let source = Source { _open: Open::at(&bound.endpoint, context.worker.gateway.clock), bound, body: rest, _lease: lease };
             let (writer, reader) = pipe();
             let Dressed { context, head: answer } =
                 context.dressed(answer, &permit, SessionHeader::Echo(&named.token));
@@ -259,7 +261,7 @@ impl Stream {
         match opened {
             Arrived::Stream { rest, lease, permit, .. } if is_stream => {
                 permit.ignore();
-                Some(Source { _open: Open::at(&bound.endpoint), bound, body: rest, _lease: lease })
+                Some(Source { _open: Open::at(&bound.endpoint, self.context.worker.gateway.clock), bound, body: rest, _lease: lease })
             }
             _ => {
                 // The new pod offers no stream. The client's stays open and silent, for its end would end the

@@ -3,6 +3,8 @@
 //! a report is cumulative.
 
 mod push;
+#[cfg(test)]
+mod tests;
 mod totals;
 mod wire;
 
@@ -31,7 +33,8 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// Takes and sends reports until `stop`. `urgent` asks for one at once. Without receivers reports are taken all
 /// the same, because taking one folds the integrals.
 pub async fn run(gateway: Arc<Gateway>, receivers: Receivers, urgent: Arc<Notify>, stop: CancellationToken) {
-    let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let epoch =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sequence = 0;

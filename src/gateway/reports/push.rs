@@ -92,7 +92,11 @@ impl Receivers {
     fn token(&self) -> Option<HeaderValue> {
         use std::io::Read as _;
         let mut text = String::new();
-        std::fs::File::open(self.token_file.as_ref()?).ok()?.take(MAX_TOKEN).read_to_string(&mut text).ok()?;
+        std::fs::File::open(self.token_file.as_ref()?)
+            .ok()?
+            .take(MAX_TOKEN)
+            .read_to_string(&mut text)
+            .ok()?;
         let mut value = HeaderValue::from_str(&format!("Bearer {}", text.trim())).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -142,7 +146,12 @@ impl Pushes {
         let token = receivers.token();
         let sent = receivers.all.iter().map(|receiver| {
             let (json, token) = (json.clone(), token.clone());
-            async move { (receiver.uri.to_string(), to_all(receiver, receivers.tls.as_ref(), &json, token.as_ref()).await) }
+            async move {
+                (
+                    receiver.uri.to_string(),
+                    to_all(receiver, receivers.tls.as_ref(), &json, token.as_ref()).await,
+                )
+            }
         });
         for (receiver, results) in futures::future::join_all(sent).await {
             let failure = results.iter().find_map(|r| r.as_ref().err().cloned());
@@ -220,7 +229,8 @@ async fn exchange(
 ) -> Result<(), String> {
     let failed = |e: hyper::Error| format!("failed to talk HTTP: {e}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let answer = match select(std::pin::pin!(sender.send_request(request)), std::pin::pin!(connection)).await {
+    let answer = match select(std::pin::pin!(sender.send_request(request)), std::pin::pin!(connection)).await
+    {
         Either::Left((answer, _)) => answer.map_err(failed)?,
         // It may have answered and closed at once.
         Either::Right((_, answer)) => answer.await.map_err(failed)?,

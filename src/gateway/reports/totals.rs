@@ -11,7 +11,7 @@ use super::super::{
 /// Modulus of an [`Integral`]: 2^48 µs are 8.9 years.
 const MODULUS: u64 = 1 << 48;
 /// Buckets of a latency histogram; see [`bucket`].
-pub const BUCKETS: usize = 32;
+const BUCKETS: usize = 32;
 
 /// ∫ n dt of a number n that is raised and lowered, exact to a microsecond, at the price of one addition.
 ///
@@ -190,7 +190,10 @@ mod tests {
         integral.start(2 * SECOND);
         assert_eq!(integral.read(3 * SECOND), (2, 3_000_000));
         integral.finish(4 * SECOND);
-        assert_eq!(integral.read(10 * SECOND), (1, 2_000_000 + 3_000_000 + 1_000_000 + 6_000_000 - 1_000_000));
+        assert_eq!(
+            integral.read(10 * SECOND),
+            (1, 2_000_000 + 3_000_000 + 1_000_000 + 6_000_000 - 1_000_000)
+        );
         integral.finish(10 * SECOND);
         let (n, total) = integral.read(20 * SECOND);
         assert_eq!((n, total), (0, 11_000_000));

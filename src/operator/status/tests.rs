@@ -149,6 +149,39 @@ fn the_transition_time_stays_as_long_as_the_state() {
 }
 
 #[test]
+fn a_change_is_as_urgent_as_it_is_news() {
+    let status = |deployment, endpoints, draining| McpFleetStatus {
+        draining_replicas: draining,
+        ..status_of(FIXED, &observed(deployment, endpoints))
+    };
+    let ready = status(deployment(3, 3, 3, 3), 3, None);
+    let rolling = status(deployment(3, 4, 1, 3), 3, None);
+    let further = status(deployment(3, 4, 2, 3), 3, Some(1));
+    let ending = status(deployment(3, 3, 3, 3), 3, Some(1));
+    let down = status(deployment(3, 3, 3, 0), 0, None);
+    let other_generation = McpFleetStatus { observed_generation: Some(7), ..further.clone() };
+    let mut troubled = observed(deployment(3, 4, 1, 3), 3);
+    troubled.pods = vec![pod("a", "ImagePullFailed")];
+    for (old, new, expected) in [
+        (&ready, &ready, Change::None),
+        (&ready, &rolling, Change::Urgent),
+        (&rolling, &other_generation, Change::Urgent),
+        (&rolling, &further, Change::Rolling),
+        (&rolling, &ending, Change::Wording),
+        (&rolling, &ready, Change::Urgent),
+        (&ending, &ready, Change::Wording),
+        (&rolling, &down, Change::Condition),
+        (&ready, &down, Change::Urgent),
+        // Nobody was served, and a person waits.
+        (&down, &ending, Change::Urgent),
+        (&rolling, &status_of(FIXED, &troubled), Change::Condition),
+        (&ready, &McpFleetStatus { replicas: 2, ..ready.clone() }, Change::Condition),
+    ] {
+        assert_eq!(change(old, new), expected, "{}", news(old, new));
+    }
+}
+
+#[test]
 fn messages_are_cut_at_a_character() {
     assert_eq!(truncate("abc", 3), "abc");
     let cut = truncate(&"ä".repeat(800), 1024);

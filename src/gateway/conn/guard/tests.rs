@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep;
 
@@ -45,6 +45,12 @@ impl Body for Answer {
     }
 }
 
+impl Peer for DuplexStream {
+    fn has_left(&self) -> bool {
+        false
+    }
+}
+
 /// What the service saw, one entry per request: `POST /path body`, then events like `left /slow`.
 type Seen = Rc<RefCell<Vec<String>>>;
 
@@ -60,21 +66,18 @@ async fn service(request: Request<Incoming>, handle: GuardHandle, seen: Seen) ->
     let answering = handle.answering();
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
-    let (status, text) = match body.collect().await {
-        Ok(body) => {
-            let body = body.to_bytes();
-            let body = if body.len() > 200 { format!("{} bytes", body.len()) } else { format!("{body:?}") };
-            let line = format!("{} {path} {body}", head.method);
-            seen.borrow_mut().push(line.clone());
-            (StatusCode::OK, line)
-        }
-        Err(_) => {
-            let fault = handle.body_fault();
-            seen.borrow_mut().push(format!("fault {fault:?}"));
-            match fault {
-                Some(BodyFault::Timeout) => (StatusCode::REQUEST_TIMEOUT, String::new()),
-                _ => (StatusCode::BAD_REQUEST, String::new()),
-            }
+    let (status, text) = if let Ok(body) = body.collect().await {
+        let body = body.to_bytes();
+        let body = if body.len() > 200 { format!("{} bytes", body.len()) } else { format!("{body:?}") };
+        let line = format!("{} {path} {body}", head.method);
+        seen.borrow_mut().push(line.clone());
+        (StatusCode::OK, line)
+    } else {
+        let fault = handle.body_fault();
+        seen.borrow_mut().push(format!("fault {fault:?}"));
+        match fault {
+            Some(BodyFault::Timeout) => (StatusCode::REQUEST_TIMEOUT, String::new()),
+            _ => (StatusCode::BAD_REQUEST, String::new()),
         }
     };
     if let Some(ms) = path.strip_prefix("/slow/") {
@@ -89,7 +92,7 @@ async fn service(request: Request<Incoming>, handle: GuardHandle, seen: Seen) ->
 }
 
 /// Serves one connection to its end.
-async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + 'static, limits: Limits, seen: Seen) {
+async fn serve(io: impl AsyncRead + AsyncWrite + Peer + Unpin + 'static, limits: Limits, seen: Seen) {
     let guard = Guard::new(io, limits);
     let handle = guard.handle();
     let service = hyper::service::service_fn(move |request| {
@@ -162,7 +165,7 @@ fn chunkings(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
 /// The status lines in `answers`, in order.
 fn statuses(answers: &str) -> Vec<u16> {
     answers
-        .match_indices("HTTP/1.1 ")
+        .match_indices("HTTP/1.")
         .filter_map(|(at, _)| answers.get(at + 9..at + 12)?.parse().ok())
         .collect()
 }

@@ -119,7 +119,12 @@ impl Cluster {
         let (slices, task) = slices.start(api(client, args.namespace.as_deref()), config, prune_slice);
         tasks.push(("EndpointSlice", task));
         let peers = args.peers.as_ref().map(|peers| {
-            let watch = Watch { gateway: &gateway, changed: &changed, readiness, name: "EndpointSlice of the gateways" };
+            let watch = Watch {
+                gateway: &gateway,
+                changed: &changed,
+                readiness,
+                name: "EndpointSlice of the gateways",
+            };
             let config = Config::default().labels(&format!("{LABEL_SERVICE}={}", peers.service));
             let (watched, task) = watch.start(api(client, Some(&peers.namespace)), config, prune_slice);
             tasks.push(("EndpointSlice of the gateways", task));

@@ -82,7 +82,10 @@ fn phase(endpoint: &Endpoint) -> Phase {
 fn port(slice: &EndpointSlice, name: &str) -> Option<u16> {
     let ports = slice.ports.as_deref()?;
     let named = ports.iter().find(|p| p.name.as_deref() == Some(name));
-    let only = (ports.len() == 1).then(|| ports.first()).flatten().filter(|p| p.name.as_deref().is_none_or(str::is_empty));
+    let only = (ports.len() == 1)
+        .then(|| ports.first())
+        .flatten()
+        .filter(|p| p.name.as_deref().is_none_or(str::is_empty));
     u16::try_from(named.or(only)?.port?).ok()
 }
 
@@ -204,12 +207,17 @@ mod tests {
 
     #[test]
     fn peers_are_the_other_ready_ones() {
-        let mut slices = slice("IPv4", &[
-            pod(A, "10.0.0.1", &ready()),
-            pod(B, "10.0.0.2", &ready()),
-            pod("77777777-2222-3333-4444-555555555555", "10.0.0.3", &json!({"ready": false})),
-        ]);
-        slices.ports = serde_json::from_value(json!([{"name": "http", "port": 80}, {"name": "peer", "port": 8082}])).unwrap();
+        let mut slices = slice(
+            "IPv4",
+            &[
+                pod(A, "10.0.0.1", &ready()),
+                pod(B, "10.0.0.2", &ready()),
+                pod("77777777-2222-3333-4444-555555555555", "10.0.0.3", &json!({"ready": false})),
+            ],
+        );
+        slices.ports =
+            serde_json::from_value(json!([{"name": "http", "port": 80}, {"name": "peer", "port": 8082}]))
+                .unwrap();
         let six = slice("IPv6", &[pod(A, "fd00::1", &ready()), pod(B, "fd00::2", &ready())]);
         let found = peers([&slices, &six].into_iter(), "10.0.0.1".parse().unwrap(), 1);
         assert_eq!(found, ["10.0.0.2:8082".parse().unwrap()]);

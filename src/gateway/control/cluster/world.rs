@@ -170,7 +170,10 @@ mod tests {
         let all = [fleet("a", "2026-01-01T00:00:00Z", &json!({"server": server, "replicas": 0}))];
         let found = LastGood::default().fleets(all.iter(), "default");
         assert_eq!((found[0].upstream_host.as_str(), found[0].path.as_str()), ("localhost:9000", "/x"));
-        assert_eq!((found[0].transport, found[0].uid.as_str(), found[0].scalable), (Transport::Sse, "uid-a", true));
+        assert_eq!(
+            (found[0].transport, found[0].uid.as_str(), found[0].scalable),
+            (Transport::Sse, "uid-a", true)
+        );
     }
 
     #[test]

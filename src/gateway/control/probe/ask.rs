@@ -81,11 +81,14 @@ impl Target<'_> {
         if names && matches!(deep, Deep::Serves { .. }) {
             let ready = message(None, "notifications/initialized", &json!({}));
             if self.legacy(session.as_ref(), &ready).await.is_ok() {
-                found = Some(self.names(|method, params| {
-                    let message = message(Some(2), method, &params);
-                    let session = session.clone();
-                    async move { self.legacy(session.as_ref(), &message).await }
-                }).await);
+                found = Some(
+                    self.names(|method, params| {
+                        let message = message(Some(2), method, &params);
+                        let session = session.clone();
+                        async move { self.legacy(session.as_ref(), &message).await }
+                    })
+                    .await,
+                );
             }
         }
         if let Some(session) = session {

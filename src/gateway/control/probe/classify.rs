@@ -23,7 +23,7 @@ const MAX_IDENTITY: usize = 128;
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Finding {
+pub(super) enum Finding {
     /// It lists what it speaks.
     Lists {
         /// As it listed them.
@@ -86,7 +86,7 @@ struct Supported {
 }
 
 /// The answer to `server/discover`; `body` is the message alone, without the frame of an event.
-pub fn discover(status: StatusCode, body: &[u8]) -> Finding {
+pub(super) fn discover(status: StatusCode, body: &[u8]) -> Finding {
     let message = serde_json::from_slice::<Message<'_>>(body).ok();
     match status.as_u16() {
         500.. => Finding::Failed(format!("it answered {}", status.as_u16())),
@@ -130,7 +130,10 @@ fn is_modern(version: &str) -> bool {
 
 fn is_date(text: &str) -> bool {
     text.len() == 10
-        && text.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() })
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() })
 }
 
 fn short(mut text: String) -> String {
@@ -140,7 +143,7 @@ fn short(mut text: String) -> String {
 
 impl Finding {
     /// Its place in the metrics.
-    pub fn kind(&self) -> Probed {
+    pub(super) fn kind(&self) -> Probed {
         match self {
             Self::Lists { .. } | Self::Alive => Probed::Ok,
             Self::Protected => Probed::Protected,
@@ -150,7 +153,7 @@ impl Finding {
     }
 
     /// What is known of the pod after this. What a deep probe has learnt stays, unless it is contradicted.
-    pub fn learn(self, before: &Capability) -> Capability {
+    pub(super) fn learn(self, before: &Capability) -> Capability {
         match self {
             Self::Lists { versions, server, discover } => {
                 let modern: Vec<_> = versions.iter().filter(|v| is_modern(v)).cloned().collect();
@@ -187,7 +190,7 @@ impl Finding {
 
 /// What `initialize` said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deep {
+pub(super) enum Deep {
     /// It serves the earlier revisions.
     Serves {
         /// The revision that it negotiated.
@@ -204,7 +207,7 @@ pub enum Deep {
 }
 
 /// The answer to `initialize`.
-pub fn initialize(status: StatusCode, has_session: bool, body: &[u8]) -> Deep {
+pub(super) fn initialize(status: StatusCode, has_session: bool, body: &[u8]) -> Deep {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Initialized {
@@ -229,7 +232,7 @@ pub fn initialize(status: StatusCode, has_session: bool, body: &[u8]) -> Deep {
 
 impl Deep {
     /// What is known of the pod after this.
-    pub fn learn(self, before: &Capability) -> Capability {
+    pub(super) fn learn(self, before: &Capability) -> Capability {
         let before = before.clone();
         match self {
             Self::Serves { version, stateful, server } => Capability {
@@ -319,7 +322,8 @@ mod tests {
 
     #[test]
     fn initialize_tells_legacy_and_sessions() {
-        let good = r#"{"id":1,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"a","version":"1"}}}"#;
+        let good =
+            r#"{"id":1,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"a","version":"1"}}}"#;
         let before = Capability { known: true, modern: vec!["2026-07-28".into()], ..Capability::default() };
         let known = initialize(StatusCode::OK, true, good.as_bytes()).learn(&before);
         assert_eq!((known.legacy, known.stateful, known.modern.len()), (Legacy::Yes, Some(true), 1));
@@ -337,7 +341,10 @@ mod tests {
 
     #[test]
     fn nonsense_in_lists_is_left_out() {
-        let long = format!(r#"{{"result":{{"supportedVersions":["x","2026-07-28","2026-07-28","{}"]}}}}"#, "9".repeat(99));
+        let long = format!(
+            r#"{{"result":{{"supportedVersions":["x","2026-07-28","2026-07-28","{}"]}}}}"#,
+            "9".repeat(99)
+        );
         assert_eq!(learnt(200, &long).listed, ["2026-07-28"]);
     }
 }

@@ -7,6 +7,8 @@
 mod ask;
 mod classify;
 mod health;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -140,7 +142,8 @@ impl<'a> Task<'a> {
             self.probe(&view).await;
             drop(slot);
             let settings = &view.spec.settings.health_check;
-            let is_open = self.endpoint.breaker.load().state(self.shared.gateway.clock.now()) != State::Closed;
+            let is_open =
+                self.endpoint.breaker.load().state(self.shared.gateway.clock.now()) != State::Closed;
             let known = self.endpoint.capability.load().known;
             let urgent = !known || is_open || self.endpoint.is_unhealthy();
             sleep(pause(&self.health, urgent, settings.interval, fastrand::f64())).await;
@@ -180,7 +183,9 @@ impl<'a> Task<'a> {
                 Finding::Failed(why) => {
                     tracing::warn!(fleet = %self.fleet.key, endpoint = %endpoint.name, why, "an endpoint is unhealthy");
                 }
-                _ => tracing::info!(fleet = %self.fleet.key, endpoint = %endpoint.name, "an endpoint is healthy again"),
+                _ => {
+                    tracing::info!(fleet = %self.fleet.key, endpoint = %endpoint.name, "an endpoint is healthy again")
+                }
             }
             self.fleet.wake_all();
         }
@@ -217,7 +222,8 @@ impl<'a> Task<'a> {
         if !known.known || known.opaque || target.spec.transport == Transport::Sse {
             return;
         }
-        let is_open = known.legacy != Legacy::No && (known.legacy == Legacy::Unknown || known.stateful.is_none());
+        let is_open =
+            known.legacy != Legacy::No && (known.legacy == Legacy::Unknown || known.stateful.is_none());
         let deep = is_open && self.deep < MAX_DEEP && target.spec.sessions == Sessions::Auto;
         let names = self.names_are_due();
         if names && known.speaks("2026-07-28") {

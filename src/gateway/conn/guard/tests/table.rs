@@ -278,13 +278,13 @@ fn what_passes_is_read_alike_by_httparse_and_in_any_chunking() {
         if whole.head && whole.fault.is_none() {
             passed += 1;
             let mut headers = [httparse::EMPTY_HEADER; 100];
-            let mut parsed = httparse::Request::new(&mut headers);
-            let length = match parsed.parse(&bytes) {
+            let mut request = httparse::Request::new(&mut headers);
+            let length = match request.parse(&bytes) {
                 Ok(httparse::Status::Complete(length)) => length,
                 other => panic!("{other:?}: {:?}", String::from_utf8_lossy(&bytes)),
             };
             let length_of = |name: &str| {
-                parsed.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name)).count()
+                request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name)).count()
             };
             assert_eq!(length_of("host"), 1);
             assert_eq!(length_of("transfer-encoding") * length_of("content-length"), 0);

@@ -1,0 +1,135 @@
+//! Modern calls and pinned legacy sessions: what a request costs, how many there can be, how long each takes.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::ensure;
+
+use super::{Bench, ByPeer, of};
+use crate::{
+    args::Args,
+    load::{self, Rate},
+    machine,
+    peers::{Peer, Target},
+    rounds::{Numbers, order},
+    wire::Era,
+};
+
+impl Bench {
+    /// Closed and open loop, both eras; idle memory before them.
+    pub fn load(&mut self) -> anyhow::Result<()> {
+        let upstream = self.upstream(1)?;
+        let targets = self.start_all(&upstream)?;
+        std::thread::sleep(Duration::from_secs(1));
+        for target in targets.iter().filter(|t| t.peer != Peer::Direct) {
+            let [mib, pss] = [machine::rss_kib, machine::pss_kib].map(|of| of(&target.pids()) / 1024.0);
+            self.note(
+                format!("idle memory: {}", target.peer.name()),
+                &format!("{mib:.1} MiB resident, {pss:.1} with shared pages counted once"),
+            );
+            if target.peer == Peer::Ours {
+                self.report.at_most("idle memory of ours", 12.0, mib, "MiB", 1);
+            }
+        }
+        for era in [Era::Modern, Era::Legacy] {
+            let mut samples = ByPeer::new();
+            for round in 0..self.args.rounds {
+                for target in order(&targets.iter().collect::<Vec<_>>(), round) {
+                    let one = samples.entry(target.peer.name()).or_default();
+                    let args = &self.args;
+                    one.measure(args.foreign, args.again, || Ok((under_load(args, target, era, round)?, ())));
+                    let remark = one.remark();
+                    println!("round {} {} {}{remark}", round + 1, era.name(), target.peer.name());
+                }
+            }
+            self.load_rows(era, &targets, &samples);
+        }
+        Ok(())
+    }
+
+    fn load_rows(&mut self, era: Era, targets: &[Target], samples: &ByPeer) {
+        self.tally(samples);
+        for target in targets {
+            let name = target.peer.name();
+            let one = &samples[name];
+            let number = |n: &str, digits| one.of(n).show(digits);
+            let direct = |n: &str| samples["direct"].of(n).median;
+            let added = |n: &str| one.of(n).median - direct(n);
+            let mut text = format!("{} k/s", number("thousands", 1));
+            if target.peer == Peer::Direct {
+                let _ = write!(
+                    text,
+                    ", p50/p99/p99.9 {}/{}/{} µs",
+                    number("p50", 0),
+                    number("p99", 0),
+                    number("p999", 0)
+                );
+            } else {
+                let _ = write!(
+                    text,
+                    ", {} µs CPU a request, added p50/p99/p99.9 {:.0}/{:.0}/{:.0} µs ({}/{}/{} in all), {} MiB",
+                    number("micros", 1),
+                    added("p50"),
+                    added("p99"),
+                    added("p999"),
+                    number("p50", 0),
+                    number("p99", 0),
+                    number("p999", 0),
+                    number("mib", 1)
+                );
+            }
+            let bad = one.of("bad").median;
+            if bad > 0.0 {
+                let _ = write!(text, ", {bad} bad answers");
+            }
+            self.note(format!("{}: {name}", era.name()), &format!("{text}{}", one.remark()));
+        }
+        if !self.has(Peer::Ours) {
+            return;
+        }
+        let ratio = |peer, number: &str| of(samples, Peer::Ours, number) / of(samples, peer, number);
+        let added = |peer, number: &str| of(samples, peer, number) - of(samples, Peer::Direct, number);
+        let (name, cpu) = (era.name(), if era == Era::Modern { 1.25 } else { 1.4 });
+        let what = format!("{name}: CPU a request against nginx");
+        self.report.at_most(&what, cpu, ratio(Peer::Nginx, "micros"), "×", 2);
+        if era == Era::Legacy {
+            return;
+        }
+        let what = format!("{name}: throughput against haproxy");
+        self.report.at_least(&what, 0.85, ratio(Peer::Haproxy, "thousands"), "×", 2);
+        for (what, number, limit) in [("p50", "p50", 1.1), ("p99", "p99", 1.3)] {
+            let what = format!("{name}: added {what} at {}/s against nginx", self.args.rate);
+            let got = added(Peer::Ours, number) / added(Peer::Nginx, number);
+            self.report.at_most(&what, limit, got, "×", 2);
+        }
+    }
+}
+
+/// Closed loop for what it costs, then the open one for how long it takes.
+fn under_load(args: &Args, target: &Target, era: Era, round: usize) -> anyhow::Result<Numbers> {
+    let pids = target.pids();
+    let time = Duration::from_secs_f64(args.seconds);
+    let warm = Duration::from_millis(if round == 0 { 1500 } else { 500 });
+    load::block_on(async {
+        let closed = load::closed(target.addr, era, args.connections, warm, time, &pids).await?;
+        ensure!(closed.answers > 0, "no answers");
+        let mib = machine::pss_kib(&pids) / 1024.0;
+        let rate = Rate {
+            per_second: args.rate,
+            connections: args.connections,
+            warm: Duration::from_millis(500),
+            time,
+            grace: Duration::from_secs(2),
+        };
+        let open = load::open(target.addr, era, "answer", rate).await?;
+        let p = |share| open.delays.micros(share);
+        Ok(Numbers::from([
+            ("thousands", closed.answers as f64 / closed.seconds / 1e3),
+            ("micros", closed.cpu * 1e6 / closed.answers as f64),
+            ("bad", (closed.bad + open.bad + open.lost) as f64),
+            ("p50", p(0.5)),
+            ("p99", p(0.99)),
+            ("p999", p(0.999)),
+            ("mib", mib),
+        ]))
+    })?
+}

@@ -1,0 +1,157 @@
+//! What is fuzzed, and what has to hold. One function per surface that strangers' bytes reach.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use mcp_fleet::gateway::{
+    mcp::{Text, era, peek, result, splice, sse},
+    seal::{KeyRing, PodId, Purpose},
+};
+
+/// A function that panics when an invariant does not hold.
+pub struct Target {
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+    /// Inputs that cannot be committed, since they are made anew each time.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "token", run: token, seeds: tokens },
+    Target { name: "headers", run: headers, seeds: Vec::new },
+    Target { name: "envelope", run: envelope, seeds: Vec::new },
+    Target { name: "sse", run: events, seeds: Vec::new },
+];
+
+const FLEET: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+static RING: LazyLock<KeyRing> = LazyLock::new(|| KeyRing::ephemeral().expect("the system has randomness"));
+/// Good tokens: what opens has to be one of them, up to its second box.
+static GOOD: LazyLock<Vec<String>> = LazyLock::new(|| {
+    [(&b""[..], None), (b"upstream", None), (b"upstream", Some(&b"{\"protocolVersion\":\"2025-11-25\"}"[..]))]
+        .into_iter()
+        .map(|(upstream, handshake)| {
+            RING.seal(0, Purpose::Session, FLEET, PodId(1), upstream, handshake).text
+        })
+        .collect()
+});
+
+fn tokens() -> Vec<Vec<u8>> {
+    GOOD.iter().map(|text| text.clone().into_bytes()).collect()
+}
+
+/// The first box, as text.
+fn first_box(text: &str) -> Option<&str> {
+    text.strip_prefix("mf1.").and_then(|rest| rest.split('.').next())
+}
+
+/// No token opens that was not sealed here; nothing panics.
+fn token(input: &[u8]) {
+    let _ = KeyRing::parse(input);
+    let _ = RING.open_message(b"question", input);
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    assert!(RING.open(Purpose::Task, FLEET, text).is_err(), "another purpose");
+    assert!(RING.open(Purpose::Session, "other", text).is_err(), "another fleet");
+    if RING.open(Purpose::Session, FLEET, text).is_ok() {
+        assert!(GOOD.iter().any(|good| first_box(good) == first_box(text)), "a forged token opened");
+    }
+    if let Ok(Some(_)) = RING.open_handshake(Purpose::Session, FLEET, text) {
+        assert!(GOOD.iter().any(|good| good == text), "a forged handshake opened");
+    }
+}
+
+/// Lines: version, Mcp-Method, Mcp-Name, then the body. An empty line is a missing header.
+fn headers(input: &[u8]) {
+    let mut parts = input.splitn(4, |byte| *byte == b'\n');
+    let mut header = || parts.next().and_then(|l| std::str::from_utf8(l).ok()).filter(|l| !l.is_empty());
+    let (version, method, name) = (header(), header(), header());
+    if let Some(name) = name {
+        if let Ok(decoded) = era::decode_name(name) {
+            assert_eq!(era::decode_name(&era::encode_name(&decoded)).as_deref(), Ok(&*decoded));
+        }
+        let _ = sse::endpoint(name).map(|uri| uri.session.map(|range| name[range].len()));
+        let _ = sse::split_epoch(name);
+    }
+    let Ok(envelope) = peek(parts.next().unwrap_or_default()) else { return };
+    for session in [false, true] {
+        if let era::Era::Modern { version } = era::classify(version, session, &envelope) {
+            assert!(era::is_modern_version(version));
+        }
+    }
+    let checked = era::check_headers(method, name, &envelope);
+    if let (Ok(()), Some(method), Some(own)) = (checked, method, envelope.method.as_deref()) {
+        assert_eq!(method.trim_ascii(), own, "G22");
+    }
+}
+
+/// A string that was found has to be one where it is said to stand, and can be replaced without breaking the rest.
+fn found(body: &[u8], text: &Text<'_>) {
+    let written = &body[text.range.clone()];
+    assert!(written.len() >= 2 && written.starts_with(b"\"") && written.ends_with(b"\""));
+    let replaced = splice::replace(body, &[(text.range.clone(), "new \"token\"")]);
+    assert_eq!(replaced.len(), body.len() - written.len() + br#""new \"token\"""#.len());
+}
+
+fn envelope(input: &[u8]) {
+    if let Ok(envelope) = peek(input) {
+        let texts = envelope.task_id.iter().chain(&envelope.request_state).chain(&envelope.task_ids);
+        texts.for_each(|text| found(input, text));
+        let _ = envelope.declares_tasks();
+        if let Some(task) = &envelope.task_id {
+            let replaced = splice::replace(input, &[(task.range.clone(), "other")]);
+            let again = peek(&replaced).expect("still a message");
+            assert_eq!(again.task_id.expect("still there").value, "other");
+            assert_eq!((again.kind, again.method), (envelope.kind, envelope.method));
+        }
+    }
+    let facts = result::inspect(input);
+    let texts = facts.task.iter().chain(&facts.notified).map(|t| &t.id).chain(&facts.request_state);
+    texts.for_each(|text| found(input, text));
+    let _ = (
+        result::answered(input),
+        result::negotiated(input),
+        result::discovered(input),
+        result::acknowledged(input),
+    );
+}
+
+type Split = (Vec<(Vec<u8>, bool)>, Vec<u8>);
+
+fn split(stream: &[u8], sizes: &[usize], max: usize) -> Split {
+    let (mut splitter, mut pieces, mut rest) = (sse::Splitter::new(max), Vec::new(), stream);
+    let mut boundary = sse::Boundary::new();
+    let mut sizes = sizes.iter().cycle();
+    while !rest.is_empty() {
+        let size = sizes.next().map_or(1, |s| *s).clamp(1, rest.len());
+        let (chunk, after) = rest.split_at(size);
+        rest = after;
+        boundary.feed(chunk);
+        splitter.push(Bytes::copy_from_slice(chunk));
+        while let Some(piece) = splitter.next_event() {
+            assert!(piece.oversize || piece.bytes.len() <= max);
+            pieces.push((piece.bytes.to_vec(), piece.oversize));
+        }
+        assert_eq!(boundary.at_boundary(), splitter.at_boundary(), "both follow the same stream");
+    }
+    (pieces, splitter.finish().unwrap_or_default().to_vec())
+}
+
+/// First byte: the bound; second: the size of the chunks; then the stream.
+fn events(input: &[u8]) {
+    let [bound, size, stream @ ..] = input else { return };
+    let whole = split(stream, &[usize::MAX], usize::MAX);
+    let sizes = [usize::from(*size % 32) + 1, 1, 3];
+    assert_eq!(whole, split(stream, &sizes, usize::MAX), "any chunking gives the same events");
+    for (pieces, rest) in [&whole, &split(stream, &sizes, usize::from(*bound) + 1)] {
+        let all: Vec<u8> = pieces.iter().flat_map(|(bytes, _)| bytes).chain(rest).copied().collect();
+        assert_eq!(all, stream, "not a byte is lost or changed");
+    }
+    for (event, _) in &whole.0 {
+        let before = sse::Event::parse(event);
+        let rewritten = sse::rewrite_data(event, "{\"a\":\n1}");
+        let after = sse::Event::parse(&rewritten);
+        assert_eq!((&after.id, &after.name, after.retry), (&before.id, &before.name, before.retry));
+        assert!(!before.has_data || after.data == "{\"a\":\n1}");
+        assert_eq!(sse::Event::parse(&sse::prefix_id(event, 2)).data, before.data);
+    }
+}
