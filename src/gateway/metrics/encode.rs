@@ -41,6 +41,8 @@ impl Collector for Exposition {
     }
 }
 
+type PlainHistogram = (&'static str, &'static str, fn(&FleetCells) -> &Histogram);
+
 fn durations(out: &mut DescriptorEncoder<'_>, fleets: &[FleetMetrics]) -> Result<(), Error> {
     let mut family = out.encode_descriptor(
         "mcp_server_operation_duration_seconds",
@@ -62,7 +64,7 @@ fn durations(out: &mut DescriptorEncoder<'_>, fleets: &[FleetMetrics]) -> Result
             encode_histogram(&mut family, &labels, histogram)
         })?;
     }
-    let others: [(&str, &str, fn(&FleetCells) -> &Histogram); 2] = [
+    let others: [PlainHistogram; 2] = [
         (
             "mcp_server_session_duration_seconds",
             "Duration of sessions of revisions before 2026-07-28, from the first to the last request",
