@@ -223,19 +223,19 @@ fn internal_fleet(fleet: &Fleet) -> Value {
         .collect();
     json!({
         "namespace": fleet.key.namespace, "name": fleet.key.name, "uid": &*fleet.uid,
-        "protocol": protocol(&capabilities), "endpoints": endpoints,
+        "protocol": protocol(&capabilities.iter().map(AsRef::as_ref)), "endpoints": endpoints,
     })
 }
 
 /// What the pods of a fleet speak, taken together; versions oldest first.
-fn protocol(capabilities: &[Arc<Capability>]) -> Value {
-    let mut versions: Vec<&str> = capabilities.iter().flat_map(|c| &c.listed).map(String::as_str).collect();
+fn protocol<'a>(capabilities: &(impl Iterator<Item = &'a Capability> + Clone)) -> Value {
+    let mut versions: Vec<&str> = capabilities.clone().flat_map(|c| &c.listed).map(String::as_str).collect();
     versions.sort_unstable();
     versions.dedup();
-    let server = capabilities.iter().find_map(|c| c.server.as_ref());
-    let sessions = if capabilities.iter().any(|c| c.stateful == Some(true)) {
+    let server = capabilities.clone().find_map(|c| c.server.as_ref());
+    let sessions = if capabilities.clone().any(|c| c.stateful == Some(true)) {
         "Stateful"
-    } else if capabilities.iter().any(|c| c.stateful == Some(false)) {
+    } else if capabilities.clone().any(|c| c.stateful == Some(false)) {
         "Stateless"
     } else {
         "Unknown"

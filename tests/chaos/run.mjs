@@ -40,6 +40,8 @@ const SETTINGS = {
   timeouts: { requestSeconds: REQUEST_SECONDS },
 };
 
+const seconds = (ms) => (ms / 1000).toFixed(2);
+
 const { values: flags } = parseArgs({
   options: { only: { type: 'string' }, help: { type: 'boolean', default: false } },
 });
@@ -213,14 +215,14 @@ async function underLoad(name, event) {
   await sleep(WARM_MS);
   const started = performance.now();
   const result = await event(bed);
-  const seconds = (performance.now() - started) / 1000;
+  const lasted = performance.now() - started;
   await sleep(AFTER_MS);
   await bed.load.stop();
   await bed.end();
-  return judged(name, bed, result, started, seconds);
+  return judged(name, bed, result, started, lasted);
 }
 
-function judged(name, { load }, { may = () => false, mayBreak = () => false, facts = {}, targets = [] }, started, seconds) {
+function judged(name, { load, splitter }, { may = () => false, mayBreak = () => false, facts = {}, targets = [] }, started, lasted) {
   const count = (list, test) => list.filter(test).length;
   const { failed, streams, sessions } = load;
   const wrong = failed.filter((call) => !may(call));
@@ -238,10 +240,11 @@ function judged(name, { load }, { may = () => false, mayBreak = () => false, fac
     split: odd.length,
     streams: streams.length,
     'streams broken': broken.length,
-    seconds: seconds.toFixed(0),
+    seconds: seconds(lasted),
     ...facts,
-    examples: [...wrong, ...broken].slice(0, 8).map(({ era, kind, tool, outcome, detail, from }) => (
-      `${era ?? kind} ${tool ?? ''} ${outcome}: ${detail} (began ${((from - started) / 1000).toFixed(2)} s after the event's)`)),
+    examples: [...wrong, ...broken].slice(0, 8).map(({ era, kind, tool, outcome, detail, from, to, kept, port }) => (
+      `${era ?? kind} ${tool ?? 'stream'} ${outcome}: ${detail} (${seconds(from - started)} to ${seconds(to - started)} s after the beginning, `
+      + `${kept ? 'kept' : 'fresh'} connection to ${splitter.backendOf(port)?.name})`)),
     odd: odd.slice(0, 8),
   };
   for (const text of [...row.examples, ...row.odd]) console.log(`  ${name}: ${text}`);

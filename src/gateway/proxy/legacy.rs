@@ -310,7 +310,7 @@ pub(crate) async fn initialize(
 async fn negotiated(arrived: Arrived) -> Result<(Arrived, Option<String>), Failure> {
     match arrived {
         Arrived::Whole { head, body, permit } => {
-            let version = result::negotiated(&body).map(|v| v.into_owned());
+            let version = result::negotiated(&body).map(std::borrow::Cow::into_owned);
             Ok((Arrived::Whole { head, body, permit }, version))
         }
         Arrived::Stream { head, first, mut rest, lease, permit } => {
@@ -321,7 +321,8 @@ async fn negotiated(arrived: Arrived) -> Result<(Arrived, Option<String>), Failu
             while version.is_none() && read.len() < LARGEST_HANDSHAKE {
                 while let Some(event) = splitter.next_event() {
                     let event = sse::Event::parse(&event.bytes);
-                    version = version.or(result::negotiated(event.data.as_bytes()).map(|v| v.into_owned()));
+                    version = version
+                        .or(result::negotiated(event.data.as_bytes()).map(std::borrow::Cow::into_owned));
                 }
                 if version.is_some() {
                     break;

@@ -171,7 +171,7 @@ impl Record {
 }
 
 fn outcome_of(error: Option<ErrorType>) -> Outcome {
-match error {
+    match error {
         None => Outcome::Ok,
         Some(ErrorType::Overload) => Outcome::Overload,
         Some(ErrorType::Upstream | ErrorType::Timeout) => Outcome::Upstream,

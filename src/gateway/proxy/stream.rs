@@ -106,7 +106,12 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
         Arrived::Stream { head: answer, rest, lease, permit, .. } if is_stream => {
             // An open stream is no running call.
             permit.ignore();
-            let source = Source { _open: Open::at(&bound.endpoint, context.worker.gateway.clock), bound, body: rest, _lease: lease };
+            let source = Source {
+                _open: Open::at(&bound.endpoint, context.worker.gateway.clock),
+                bound,
+                body: rest,
+                _lease: lease,
+            };
             let (writer, reader) = pipe();
             let Dressed { context, head: answer } =
                 context.dressed(answer, &permit, SessionHeader::Echo(&named.token));
@@ -261,7 +266,12 @@ impl Stream {
         match opened {
             Arrived::Stream { rest, lease, permit, .. } if is_stream => {
                 permit.ignore();
-                Some(Source { _open: Open::at(&bound.endpoint, self.context.worker.gateway.clock), bound, body: rest, _lease: lease })
+                Some(Source {
+                    _open: Open::at(&bound.endpoint, self.context.worker.gateway.clock),
+                    bound,
+                    body: rest,
+                    _lease: lease,
+                })
             }
             _ => {
                 // The new pod offers no stream. The client's stays open and silent, for its end would end the
