@@ -172,6 +172,7 @@ pub(crate) async fn post(
                 }
                 again = false;
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
+                context.fleet.totals.retried();
                 bound = match named.relocate(&context, authorization.as_ref(), Because::Dead, &bound).await {
                     Ok(bound) => bound,
                     Err(why) => return gone(context, why, id),
@@ -183,6 +184,7 @@ pub(crate) async fn post(
             again = false;
             drop(arrived);
             context.fleet.metrics.retries.inc(RetryReason::Session);
+            context.fleet.totals.retried();
             bound = match named.relocate(&context, authorization.as_ref(), Because::Forgotten, &bound).await {
                 Ok(bound) => bound,
                 Err(why) => return gone(context, why, id),
@@ -279,6 +281,7 @@ pub(crate) async fn initialize(
             Ok(arrived) => break arrived,
             Err(Failure::Undelivered(_)) if tried.len() < TRIES => {
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
+                context.fleet.totals.retried();
             }
             Err(failure) => return context.legacy_failure(&failure, id),
         }
@@ -389,6 +392,7 @@ pub(crate) async fn unbound(
             }
             Err(Failure::Undelivered(_)) if tried.len() < TRIES => {
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
+                context.fleet.totals.retried();
             }
             Err(failure) => return context.legacy_failure(&failure, id),
         }

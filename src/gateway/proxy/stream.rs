@@ -116,7 +116,8 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
             let Dressed { context, head: answer } =
                 context.dressed(answer, &permit, SessionHeader::Echo(&named.token));
             drop(permit);
-            let stream = Stream { context: context.detached(), headers: head.headers, named, authorization };
+            let end = context.stream_end();
+            let stream = Stream { context: context.detached(), headers: head.headers, named, authorization, end };
             spawn_local(stream.run(source, writer));
             context.finish(answer, Answer::pipe(reader))
         }
@@ -157,6 +158,7 @@ struct Stream {
     headers: HeaderMap,
     named: Named,
     authorization: Option<HeaderValue>,
+    end: Instant,
 }
 
 impl Stream {
@@ -195,6 +197,7 @@ impl Stream {
         let closing = self.context.worker.gateway.closing.clone();
         let mut look_again = Instant::now();
         let mut silent_at = Instant::now() + KEEP_ALIVE;
+        let end = self.end;
         loop {
             let between = splitter.is_some() || boundary.at_boundary();
             let chunk = select! {
@@ -209,6 +212,7 @@ impl Stream {
                     },
                 },
                 () = closing.cancelled(), if between => return Ended::Done,
+                () = sleep_until(end), if between => return Ended::Done,
                 () = async { leaving.cancelled().await; sleep_until(look_again).await }, if between => {
                     look_again = Instant::now() + TRY_AGAIN;
                     match self.leave().await {
