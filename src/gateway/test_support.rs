@@ -108,7 +108,8 @@ impl Server {
                     let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
                     async move {
                         let (head, body) = request.into_parts();
-                        let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                        let body =
+                            body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                         let path = head.uri.path().to_owned();
                         let asked = Asked { method: head.method, path, headers: head.headers, body };
                         log.lock().push(asked.clone());

@@ -96,7 +96,7 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
             Err(failure) => return context.modern_failure(&failure, None),
         };
         again = false;
-        bound = match named.relocate(&context, authorization.as_ref(), because).await {
+        bound = match named.relocate(&context, authorization.as_ref(), because, &bound).await {
             Ok(bound) => bound,
             Err(why) => return gone(context, why, None),
         };
@@ -247,14 +247,15 @@ impl Stream {
         let fleet = self.context.fleet.view_full();
         let version = self.headers.get(names::PROTOCOL_VERSION).and_then(|v| v.to_str().ok());
         let authorization = self.authorization.as_ref();
-        let knows = !bound.upstream.is_empty()
+        let knows = self.named.entry.place().epoch() == bound.epoch
+            && !bound.upstream.is_empty()
             && bound.endpoint.serves_bound()
             && session::is_known(&fleet, &bound.endpoint, &bound.upstream, version, authorization).await;
         if knows {
             // The client asks again; the answer is the pod's.
             return None;
         }
-        self.named.relocate(&self.context, authorization, Because::Dead).await.ok()
+        self.named.relocate(&self.context, authorization, Because::Dead, bound).await.ok()
     }
 
     async fn reopen(&self, bound: Bound, writer: &Writer) -> Option<Source> {
