@@ -121,7 +121,12 @@ pub struct Answer {
 impl Answer {
     /// A whole body.
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self { inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())), record: None, finished: None, gauge: None }
+        Self {
+            inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
+            record: None,
+            finished: None,
+            gauge: None,
+        }
     }
 
     /// What a server sends, as it comes.

@@ -180,9 +180,13 @@ pub(crate) async fn post(
                 continue;
             }
         };
-        if again && forgot(&context, &arrived, &bound, &head.headers).await {
-            again = false;
+        if forgot(&context, &arrived, &bound, &head.headers).await {
             drop(arrived);
+            if !again {
+                // Made again, and forgotten again: the client has to begin anew (G7).
+                return gone(context, Gone::Lost, id);
+            }
+            again = false;
             context.fleet.metrics.retries.inc(RetryReason::Session);
             context.fleet.totals.retried();
             bound = match named.relocate(&context, authorization.as_ref(), Because::Forgotten, &bound).await {

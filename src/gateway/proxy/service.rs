@@ -295,10 +295,12 @@ mod tests {
     /// a pointer.
     #[test]
     fn a_request_is_small() {
-        fn size_of<F>(_: &impl Fn(Rc<Worker>, Rc<Client>, Option<GuardHandle>, Request<Incoming>) -> F) -> usize {
+        fn future_of<F>(
+            _: &impl Fn(Rc<Worker>, Rc<Client>, Option<GuardHandle>, Request<Incoming>) -> F,
+        ) -> usize {
             size_of::<Option<F>>()
         }
-        let bytes = size_of(&serve);
+        let bytes = future_of(&serve);
         assert!(bytes <= 1536, "{bytes} bytes");
     }
 }

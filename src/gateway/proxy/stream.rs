@@ -28,7 +28,7 @@ use super::{
 use crate::gateway::{
     fleet::{Clock, Endpoint},
     mcp::sse,
-    session::{self, Because, Bound, is_event_stream},
+    session::{self, Because, Bound, Gone, is_event_stream},
 };
 
 /// How often a session that could not leave its pod is tried again.
@@ -88,7 +88,10 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
     let mut again = true;
     let arrived = loop {
         let because = match open(&context, &head.headers, &bound).await {
-            Ok(arrived) if again && forgot(&context, &arrived, &bound, &head.headers).await => {
+            Ok(arrived) if forgot(&context, &arrived, &bound, &head.headers).await => {
+                if !again {
+                    return gone(context, Gone::Lost, None);
+                }
                 Because::Forgotten
             }
             Ok(arrived) => break arrived,
@@ -117,7 +120,8 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
                 context.dressed(answer, &permit, SessionHeader::Echo(&named.token));
             drop(permit);
             let end = context.stream_end();
-            let stream = Stream { context: context.detached(), headers: head.headers, named, authorization, end };
+            let stream =
+                Stream { context: context.detached(), headers: head.headers, named, authorization, end };
             spawn_local(stream.run(source, writer));
             context.finish(answer, Answer::pipe(reader))
         }
