@@ -241,7 +241,7 @@ function judged(name, { load, splitter, drains, hearing }, { may = () => false, 
     lost: count(failed, (call) => call.outcome === 'lost'),
     moved: sessions.reduce((sum, session) => sum + session.restarts, 0),
     split: odd.length,
-    streams: streams.length,
+    'streams ended': ['GET', 'listen'].map((kind) => `${count(streams, (stream) => stream.kind === kind)} ${kind}`).join(', '),
     'streams broken': broken.length,
     deaf: `${hearing.silent.length} of ${hearing.open}`,
     seconds: seconds(lasted),
@@ -357,7 +357,7 @@ async function main() {
     }
   }
   console.log('');
-  printTable(rows, ['event', 'calls', 'failed', 'answered', 'broken', 'not allowed', 'lost', 'moved', 'split', 'streams',
+  printTable(rows, ['event', 'calls', 'failed', 'answered', 'broken', 'not allowed', 'lost', 'moved', 'split', 'streams ended',
     'streams broken', 'deaf', 'seconds', 'drains', 'exits', 'counts']);
   return finish('chaos', rows, targets);
 }
