@@ -22,13 +22,13 @@ const ROUTING: [HeaderName; 4] = [names::SESSION_ID, names::METHOD, names::NAME,
 
 /// What is wrong with the headers of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadHeaders {
+pub(crate) enum BadHeaders {
     /// A routing header stands there twice.
     Repeated(&'static str),
 }
 
 /// Refuses what would be read differently here and at the server.
-pub fn check(headers: &HeaderMap) -> Result<(), BadHeaders> {
+pub(crate) fn check(headers: &HeaderMap) -> Result<(), BadHeaders> {
     for name in &ROUTING {
         let mut all = headers.get_all(name).iter();
         if all.next().is_some() && all.next().is_some() {
@@ -45,7 +45,7 @@ pub fn check(headers: &HeaderMap) -> Result<(), BadHeaders> {
 }
 
 /// Removes what belongs to the connection on which the message came.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if let Some(listed) = headers.get(header::CONNECTION).cloned() {
         // The common values name no header.
         let bytes = listed.as_bytes();
@@ -66,7 +66,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Makes the headers of a client's request those of ours to the server.
-pub fn to_upstream(headers: &mut HeaderMap, host: &HeaderValue, from: &Forwarded<'_>) {
+pub(crate) fn to_upstream(headers: &mut HeaderMap, host: &HeaderValue, from: &Forwarded<'_>) {
     strip_hop_by_hop(headers);
     // Results have to be read, and the body has been read whole.
     headers.remove(header::ACCEPT_ENCODING);
@@ -83,7 +83,7 @@ pub fn to_upstream(headers: &mut HeaderMap, host: &HeaderValue, from: &Forwarded
 }
 
 /// Who called, for the server.
-pub struct Forwarded<'a> {
+pub(crate) struct Forwarded<'a> {
     /// Address of the client, without port.
     pub address: &'a HeaderValue,
     /// `http` or `https`.

@@ -33,7 +33,7 @@ pub(crate) struct Left;
 /// The stream ended before its end.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream was cut")]
-pub struct Cut;
+pub(crate) struct Cut;
 
 /// A new stream.
 pub(crate) fn pipe() -> (Writer, Reader) {

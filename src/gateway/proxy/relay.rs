@@ -125,7 +125,7 @@ impl Relay {
                 return Poll::Ready(None);
             }
             let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
-            match Pin::new(upstream).poll_frame(context) {
+            match Pin::new(&mut *upstream).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Who reads the rest may stop at the announced length, and never ask for the end.
                     let is_last = upstream.is_end_stream();

@@ -34,11 +34,11 @@ const IDLE: Duration = Duration::from_secs(4);
 const MOST_IDLE: usize = 256;
 
 /// Body of a request to a server: read whole before it is sent.
-pub type Outgoing = Full<Bytes>;
+pub(crate) type Outgoing = Full<Bytes>;
 
 /// Why a request has no answer.
 #[derive(Debug)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// No connection: not a byte was sent. The request comes back.
     Connect(Box<Request<Outgoing>>),
     /// The connection ended before an answer; the server may have seen the request.
@@ -52,13 +52,13 @@ struct Idle {
 }
 
 /// The pools of one thread.
-pub struct Pool {
+pub(crate) struct Pool {
     clock: Clock,
     idle: RefCell<HashMap<u64, Vec<Idle>>>,
 }
 
 /// A connection in use. Given back when its answer was read to the end; dropped, it closes.
-pub struct Lease {
+pub(crate) struct Lease {
     pool: Rc<Pool>,
     endpoint: Arc<Endpoint>,
     sender: SendRequest<Outgoing>,
@@ -68,7 +68,7 @@ pub struct Lease {
 impl Lease {
     /// Its answer was read to the end: somebody else may use it. A pod that leaves gets no idle connection, for
     /// it waits until there is none.
-    pub fn give_back(self) {
+    pub(crate) fn give_back(self) {
         if self.sender.is_closed() || !matches!(self.endpoint.phase(), Phase::Ready | Phase::NotReady) {
             return;
         }
@@ -83,12 +83,12 @@ impl Lease {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(clock: Clock) -> Rc<Self> {
+    pub(crate) fn new(clock: Clock) -> Rc<Self> {
         Rc::new(Self { clock, idle: RefCell::default() })
     }
 
     /// Closes what idled too long, and all idle connections to endpoints that `is_gone` names.
-    pub fn sweep(&self, is_gone: impl Fn(u64) -> bool) {
+    pub(crate) fn sweep(&self, is_gone: impl Fn(u64) -> bool) {
         let now = self.clock.now();
         self.idle.borrow_mut().retain(|serial, connections| {
             if is_gone(*serial) {
@@ -97,11 +97,6 @@ impl Pool {
             connections.retain(|c| c.until > now && !c.sender.is_closed());
             !connections.is_empty()
         });
-    }
-
-    /// How many connections idle.
-    pub fn idle(&self) -> usize {
-        self.idle.borrow().values().map(Vec::len).sum()
     }
 
     fn reuse(&self, endpoint: &Endpoint) -> Option<SendRequest<Outgoing>> {
@@ -117,7 +112,7 @@ impl Pool {
     }
 
     /// Sends a request to an endpoint and waits for the head of the answer.
-    pub async fn send(
+    pub(crate) async fn send(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         mut request: Request<Outgoing>,

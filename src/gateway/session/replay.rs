@@ -22,7 +22,7 @@ const LARGEST_ANSWER: usize = 1 << 20;
 
 /// What came back.
 #[derive(Debug)]
-pub struct OneShot {
+pub(crate) struct OneShot {
     /// Status.
     pub status: StatusCode,
     /// Headers.
@@ -33,7 +33,7 @@ pub struct OneShot {
 
 /// Why nothing came back.
 #[derive(Debug, thiserror::Error)]
-pub enum OneShotError {
+pub(crate) enum OneShotError {
     /// No connection.
     #[error("failed to connect: {0}")]
     Connect(std::io::Error),
@@ -49,7 +49,7 @@ pub enum OneShotError {
 }
 
 /// One request on a connection of its own.
-pub async fn one_shot(
+pub(crate) async fn one_shot(
     address: SocketAddr,
     request: Request<Full<Bytes>>,
     within: Duration,
@@ -96,7 +96,7 @@ async fn read(answer: http::Response<Incoming>) -> Result<OneShot, OneShotError>
 }
 
 /// The data of an event, where it is the answer to a request.
-pub fn answer_of(event: &[u8]) -> Option<Bytes> {
+pub(crate) fn answer_of(event: &[u8]) -> Option<Bytes> {
     let event = sse::Event::parse(event);
     let data = event.data.as_bytes();
     is_answer(data).then(|| Bytes::copy_from_slice(data))
@@ -114,14 +114,14 @@ fn is_answer(data: &[u8]) -> bool {
 }
 
 /// Whether an answer is a stream of events.
-pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
+pub(crate) fn is_event_stream(headers: &http::HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     value.len() >= 17 && value[..17].eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Why a session could not be made again.
 #[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
+pub(crate) enum ReplayError {
     /// The pod could not be reached.
     #[error(transparent)]
     Http(#[from] OneShotError),
@@ -134,7 +134,7 @@ pub enum ReplayError {
 }
 
 /// A message for a pod, with the headers that every server asks for.
-pub fn message(
+pub(crate) fn message(
     view: &View,
     body: Bytes,
     session: Option<&[u8]>,
@@ -163,7 +163,7 @@ pub fn message(
 }
 
 /// The version in `initialize` params or results.
-pub fn protocol_version(json: &[u8]) -> Option<String> {
+pub(crate) fn protocol_version(json: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Params {
@@ -173,7 +173,7 @@ pub fn protocol_version(json: &[u8]) -> Option<String> {
 }
 
 /// Does the handshake again on `endpoint`; the upstream's new identifier, empty where it keeps no sessions.
-pub async fn replay(
+pub(crate) async fn replay(
     view: &View,
     endpoint: &Endpoint,
     params: &[u8],
@@ -210,7 +210,7 @@ pub async fn replay(
 }
 
 /// Whether a pod knows a session: a `ping` on it is answered.
-pub async fn is_known(
+pub(crate) async fn is_known(
     view: &View,
     endpoint: &Endpoint,
     session: &[u8],
@@ -225,7 +225,12 @@ pub async fn is_known(
 }
 
 /// Tells a pod that a session of it is not used any more. What it answers does not matter.
-pub async fn abandon(view: &View, endpoint: &Endpoint, session: &[u8], authorization: Option<&HeaderValue>) {
+pub(crate) async fn abandon(
+    view: &View,
+    endpoint: &Endpoint,
+    session: &[u8],
+    authorization: Option<&HeaderValue>,
+) {
     let mut request = message(view, Bytes::new(), Some(session), None, authorization);
     *request.method_mut() = Method::DELETE;
     let _ = one_shot(endpoint.address, request, Duration::from_secs(2)).await;
