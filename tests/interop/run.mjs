@@ -18,7 +18,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { FLEET_PATH, Gateways, fixtureBinary, frontOf, sampleServer, startServer } from '../testbed/bed.mjs';
+import { Gateways, fixtureBinary, fleetPath, frontOf, sampleServer, startServer } from '../testbed/bed.mjs';
 import { npmPackages, pinnedNode, pythonPackages } from '../testbed/install.mjs';
 import { repository, stopAll } from '../testbed/processes.mjs';
 import { equals, finish, printTable } from '../testbed/report.mjs';
@@ -50,7 +50,7 @@ async function main() {
   const rows = [];
   for (const server of servers) {
     const urls = await setUp(server);
-    for (const client of clients) rows.push(await cell(server, client, urls));
+    for (const client of clients.filter(({ name }) => server.clients?.includes(name) ?? true)) rows.push(await cell(server, client, urls));
     await stopAll();
     urls.close();
   }
@@ -123,6 +123,9 @@ function serverKinds({ modules, node, script, py1, py2 }) {
     { ...sampleServer(), plan: FIXTURE },
     { name: 'everything', plan: EVERYTHING,
       start: (port) => ({ command: node, args: [everything, 'streamableHttp'], env: { PORT: String(port) } }) },
+    // The deprecated transport, which only the older packages speak.
+    { name: 'everything-sse', plan: EVERYTHING, path: '/sse', transport: 'SSE', clients: ['py1', 'ts1'],
+      start: (port) => ({ command: node, args: [everything, 'sse'], env: { PORT: String(port) } }) },
     python('py1', py1),
     python('py2', py2),
     { name: 'ts2', plan: OWN_SCRIPT, start: (port) => ({ command: node, args: [script('servers/ts2.mjs'), String(port)] }) },
@@ -188,16 +191,16 @@ async function setUp(kind) {
   const log = 'interop';
   const start = (index) => startServer(kind, `${kind.name}-${index}`, log);
   const servers = [await start(0)];
-  const direct = `http://${servers[0].address}/mcp`;
+  const direct = `http://${servers[0].address}${kind.path ?? '/mcp'}`;
   if (flags.direct) return { direct, close: () => {} };
   servers.push(await start(1));
-  const set = await Gateways.start(`${log}/${kind.name}`, { servers });
+  const set = await Gateways.start(`${log}/${kind.name}`, { servers, kind });
   const { url: gateways, splitter } = await frontOf(set);
   const requests = await requestSplitter(set.all.map((gateway) => gateway.port));
   const bare = await requestSplitter(servers.map((server) => server.port));
   const close = () => [splitter, requests, bare].forEach((way) => way.close());
   const url = (port, where) => `http://127.0.0.1:${port}${where}`;
-  return { direct, gateways, requests: url(requests.port, FLEET_PATH), control: url(bare.port, '/mcp'), close };
+  return { direct, gateways, requests: url(requests.port, fleetPath(kind.path)), control: url(bare.port, kind.path ?? '/mcp'), close };
 }
 
 // One server with one client, each way.
