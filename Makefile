@@ -72,6 +72,18 @@ cluster-down: ## End it
 conformance-fixture: ## The official MCP conformance suite against the sample server
 	@node tests/conformance/run.mjs
 
+.PHONY: conformance
+conformance: ## The conformance suite through 2 gateways before 3 replicas, and without them as control
+	@node tests/conformance/run.mjs --gateways 2 --replicas 3 --report conformance
+
+.PHONY: interop
+interop: ## Real MCP servers and clients of others, each with each, through the gateways
+	@node tests/interop/run.mjs
+
+.PHONY: chaos
+chaos: ## Kill, hang, roll and scale servers and gateways under load; what clients see
+	@node tests/chaos/run.mjs
+
 .PHONY: bench-reconcile
 bench-reconcile: ## Cost of N fleets against the API server's own limit (N=500)
 	cargo bench --bench reconcile -- --n $(N)

@@ -44,6 +44,11 @@ pub const MANAGER_STATUS: &str = "mcp-fleet-status";
 /// Field manager of the seed of `spec.replicas`.
 pub const MANAGER_SCALE: &str = "mcp-fleet-scale";
 
+/// Field manager of the pods' deletion cost.
+pub const MANAGER_COST: &str = "mcp-fleet-cost";
+/// Kubernetes' own: of several pods, a scale-down takes those that cost least.
+pub const ANNOTATION_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
 /// Container that runs the user's server.
 pub const CONTAINER_SERVER: &str = "server";
 /// Init container and volume that bring the drain helper into the pod.

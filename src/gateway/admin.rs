@@ -223,12 +223,12 @@ fn internal_fleet(fleet: &Fleet) -> Value {
         .collect();
     json!({
         "namespace": fleet.key.namespace, "name": fleet.key.name, "uid": &*fleet.uid,
-        "protocol": protocol(capabilities.iter().map(AsRef::as_ref)), "endpoints": endpoints,
+        "protocol": protocol(&capabilities.iter().map(AsRef::as_ref)), "endpoints": endpoints,
     })
 }
 
 /// What the pods of a fleet speak, taken together; versions oldest first.
-fn protocol<'a>(capabilities: impl Iterator<Item = &'a Capability> + Clone) -> Value {
+fn protocol<'a>(capabilities: &(impl Iterator<Item = &'a Capability> + Clone)) -> Value {
     let mut versions: Vec<&str> = capabilities.clone().flat_map(|c| &c.listed).map(String::as_str).collect();
     versions.sort_unstable();
     versions.dedup();

@@ -1,6 +1,9 @@
 //! Flags and environment of `mcp-fleet gateway`, and nothing else.
 
-use std::{net::{IpAddr, SocketAddr}, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, ValueEnum};
 

@@ -9,12 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
 };
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -499,7 +499,7 @@ impl Fleet {
     /// What changes with time alone, once a second: breakers that may try again, and the balancer's outlook.
     pub fn tick(&self, now: Nanos) {
         let view = self.view();
-        for endpoint in view.endpoints.iter().filter(|e| e.is_ejected()) {
+        for endpoint in view.endpoints.iter().filter(super::balance::Candidate::is_ejected) {
             match endpoint.breaker.load().state(now) {
                 State::Closed => self.readmit(endpoint),
                 State::HalfOpen => {

@@ -1,15 +1,15 @@
 //! The key file: read at the start, and again when it changes. A bad one keeps the keys in use, and says so.
 
-use std::{path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::time::interval;
 
-use super::{
-    metrics::Done,
-    seal::KeyRing,
-    shared::Gateway,
-};
+use super::{metrics::Done, seal::KeyRing, shared::Gateway};
 
 /// How often the file is looked at. A new key is used for sealing only after its `notBefore`.
 const LOOK: Duration = Duration::from_secs(2);

@@ -15,7 +15,10 @@ use std::{
 };
 
 use http::HeaderValue;
-use hyper::{server::conn::{http1, http2}, service::service_fn};
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,10 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     access_log::AccessLog,
-    conn::{
-        Guard, Limits, Protocol, Stream, socket,
-        tls::Certificates,
-    },
+    conn::{Guard, Limits, Protocol, Stream, socket, tls::Certificates},
     proxy::{Client, Worker, serve},
     shared::Gateway,
 };
@@ -163,7 +163,8 @@ async fn connection(data: Rc<Data>, worker: Rc<Worker>, dealt: Dealt) {
     };
     let is_tls = matches!(stream, Stream::Tls(_));
     let ip = dealt.peer.ip().to_canonical();
-    let address = HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    let address =
+        HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
     let client = Rc::new(Client { ip, address, proto: if is_tls { "https" } else { "http" } });
     let is_h2 = stream.is_h2();
     let mut guard = Guard::new(stream, data.limits);

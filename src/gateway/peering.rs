@@ -27,10 +27,9 @@ pub async fn run(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellatio
     let places = Arc::new(Semaphore::new(MOST));
     loop {
         let place = Arc::clone(&places).acquire_owned();
-        let (Some(Ok(place)), Some(accepted)) = (
-            stop.run_until_cancelled(place).await,
-            stop.run_until_cancelled(listener.accept()).await,
-        ) else {
+        let (Some(Ok(place)), Some(accepted)) =
+            (stop.run_until_cancelled(place).await, stop.run_until_cancelled(listener.accept()).await)
+        else {
             return;
         };
         let Ok((stream, peer)) = accepted else {
@@ -67,12 +66,11 @@ async fn answer(gateway: &Gateway, peer: SocketAddr, request: Request<Incoming>)
             let Ok(question) = Limited::new(body, LARGEST).collect().await else {
                 return empty(StatusCode::PAYLOAD_TOO_LARGE);
             };
-            match session::answer_peer(gateway, &question.to_bytes()).await {
-                Some(reply) => Response::new(Full::new(reply.into())),
-                None => {
-                    tracing::warn!(%peer, "a message came that is not of a gateway with our keys");
-                    empty(StatusCode::FORBIDDEN)
-                }
+            if let Some(reply) = session::answer_peer(gateway, &question.to_bytes()).await {
+                Response::new(Full::new(reply.into()))
+            } else {
+                tracing::warn!(%peer, "a message came that is not of a gateway with our keys");
+                empty(StatusCode::FORBIDDEN)
             }
         }
         _ => empty(StatusCode::NOT_FOUND),

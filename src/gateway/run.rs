@@ -48,9 +48,11 @@ use super::{
     },
     drain,
     fleet::Clock,
-    keys, listener::{Data, Threads},
+    keys,
+    listener::{Data, Threads},
     metrics::{Done, Metrics},
-    peering, reports::{self, Receivers},
+    peering,
+    reports::{self, Receivers},
     routing::{HostPolicy, Routes, service_names},
     seal::KeyRing,
     session,
@@ -123,11 +125,8 @@ impl Setup {
 }
 
 fn tls_entries(config: &GatewayConfig) -> Vec<Entry> {
-    let entry = |e: &config::TlsEntry| Entry {
-        hosts: e.hosts.clone(),
-        cert: e.cert.clone(),
-        key: e.key.clone(),
-    };
+    let entry =
+        |e: &config::TlsEntry| Entry { hosts: e.hosts.clone(), cert: e.cert.clone(), key: e.key.clone() };
     config.tls.iter().map(entry).collect()
 }
 
@@ -138,10 +137,8 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     let setup = Setup::of(&args)?;
     let mut registry = Registry::default();
     let gateway = Arc::new(build(&args, &setup, &mut registry)?);
-    let certificates = match setup.tls.is_empty() {
-        true => None,
-        false => Some(Arc::new(Certificates::load(setup.tls.clone())?)),
-    };
+    let certificates =
+        if setup.tls.is_empty() { None } else { Some(Arc::new(Certificates::load(setup.tls.clone())?)) };
     let readiness = Readiness::default();
     let starting = readiness.blocker("the listener");
 
@@ -155,12 +152,10 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     if let Some(certificates) = &certificates {
         tasks.forever("certificates", Arc::clone(certificates).watch());
     }
-    sources(&mut tasks, &args, &setup, &gateway, prober, &readiness, &mut registry, certificates.clone()).await?;
-    let receivers = Receivers::new(
-        &setup.reports,
-        args.reports_token_file.clone(),
-        args.reports_ca_file.as_deref(),
-    )?;
+    sources(&mut tasks, &args, &setup, &gateway, prober, &readiness, &mut registry, certificates.clone())
+        .await?;
+    let receivers =
+        Receivers::new(&setup.reports, args.reports_token_file.clone(), args.reports_ca_file.as_deref())?;
     let urgent = Arc::clone(&gateway.urgent);
     tasks.forever("load reports", reports::run(Arc::clone(&gateway), receivers, urgent, ended.clone()));
     let admin = Admin::bind(setup.admin_listen, Arc::new(registry), readiness.clone()).await?;
@@ -305,13 +300,13 @@ async fn sources(
         service,
         own: own_peer(ip, args.peer_listen),
     });
-    let watched = ClusterArgs {
+    let scope = ClusterArgs {
         namespace: args.watch_namespace.clone().filter(|n| !n.is_empty()),
         class: args.class.clone(),
         zone: args.zone.clone(),
         peers,
     };
-    let (cluster, watches) = Cluster::new(&client, Arc::clone(gateway), prober, readiness, watched);
+    let (cluster, watches) = Cluster::new(&client, Arc::clone(gateway), prober, readiness, scope);
     for (name, watch) in watches {
         tasks.forever(name, watch);
     }
@@ -329,7 +324,7 @@ async fn tick(gateway: Arc<Gateway>) {
         let (snapshot, now) = (gateway.snapshot.load_full(), gateway.clock.now());
         for fleet in &snapshot.fleets {
             fleet.tick(now);
-            if n % SESSION_TICKS == 0 {
+            if n.is_multiple_of(SESSION_TICKS) {
                 fleet.count_sessions(now);
             }
         }

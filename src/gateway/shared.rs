@@ -89,15 +89,12 @@ impl Gateway {
         }
         let mut fleets = Vec::with_capacity(specs.len());
         for spec in specs {
-            match before.fleets.iter().find(|f| is(f, &spec)) {
-                Some(known) => {
-                    known.set_spec(spec);
-                    fleets.push(Arc::clone(known));
-                }
-                None => {
-                    let metrics = self.metrics.fleet(&spec.key);
-                    fleets.push(Arc::new(Fleet::new(spec, metrics)));
-                }
+            if let Some(known) = before.fleets.iter().find(|f| is(f, &spec)) {
+                known.set_spec(spec);
+                fleets.push(Arc::clone(known));
+            } else {
+                let metrics = self.metrics.fleet(&spec.key);
+                fleets.push(Arc::new(Fleet::new(spec, metrics)));
             }
         }
         let routes = Routes::new(fleets.iter().map(|f| {

@@ -25,12 +25,13 @@ pub(crate) fn gateway() -> Arc<Gateway> {
     Arc::new(Gateway {
         clock: super::fleet::Clock::start(),
         options: Options { name: "gateway-1".into(), ..Options::default() },
-        snapshot: arc_swap::ArcSwap::from_pointee(Snapshot { fleets: Vec::new(), routes: Routes::new([]) }),
+        snapshot: arc_swap::ArcSwap::from_pointee(Snapshot { fleets: Vec::new(), routes: Routes::default() }),
         hosts: arc_swap::ArcSwap::default(),
         keys: arc_swap::ArcSwap::from_pointee(KeyRing::ephemeral().expect("random bytes")),
         peers: arc_swap::ArcSwap::default(),
         own: arc_swap::ArcSwap::default(),
         metrics: Arc::default(),
+        urgent: Arc::default(),
         ending: tokio_util::sync::CancellationToken::new(),
         closing: tokio_util::sync::CancellationToken::new(),
         writing: Mutex::new(()),
@@ -107,7 +108,8 @@ impl Server {
                     let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
                     async move {
                         let (head, body) = request.into_parts();
-                        let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                        let body =
+                            body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                         let path = head.uri.path().to_owned();
                         let asked = Asked { method: head.method, path, headers: head.headers, body };
                         log.lock().push(asked.clone());

@@ -18,6 +18,7 @@ pub mod controller;
 pub mod desired;
 pub mod events;
 pub mod gateway;
+pub mod gateways;
 pub mod hash;
 pub mod metrics;
 pub mod observe;

@@ -21,6 +21,10 @@ pub struct Problem {
 pub struct PodFacts {
     /// Name.
     pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Its deletion cost.
+    pub deletion_cost: Option<i32>,
     /// It is being deleted.
     pub terminating: bool,
     /// Its containers have not started yet.
@@ -34,10 +38,16 @@ pub fn facts(pod: &Pod) -> PodFacts {
     let status = pod.status.as_ref();
     PodFacts {
         name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        deletion_cost: deletion_cost(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         pending: status.and_then(|s| s.phase.as_deref()).is_none_or(|phase| phase == "Pending"),
         problem: problem(pod),
     }
+}
+
+fn deletion_cost(pod: &Pod) -> Option<i32> {
+    pod.metadata.annotations.as_ref()?.get(names::ANNOTATION_DELETION_COST)?.parse().ok()
 }
 
 fn problem(pod: &Pod) -> Option<Problem> {

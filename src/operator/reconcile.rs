@@ -20,6 +20,7 @@ use super::{
     desired::{self, Rendering},
     events,
     gateway::Install,
+    gateways::Learned,
     metrics::{self, Metrics},
     observe::{Caches, observe},
     plan::{Blocked, Effect, plan},
@@ -61,6 +62,8 @@ pub struct Context {
     pub rendering: Rendering,
     /// The gateway of this cluster.
     pub gateway: Option<Install>,
+    /// What gateways said of servers.
+    pub learned: Learned,
     /// Waits after failures.
     pub backoff: Backoff,
     /// What this process knows of its own writes on fleets.
@@ -157,6 +160,7 @@ impl Context {
     pub fn forget(&self, key: &FleetKey) {
         self.backoff.forget(key);
         self.states.forget(key);
+        self.learned.forget(key);
     }
 
     async fn pass(&self, fleet: &WatchedFleet, key: &FleetKey) -> Result<Action, ReconcileError> {
@@ -234,7 +238,9 @@ impl Context {
             Scaling::Hpa(_) => replicas_holder(raw),
             Scaling::Fixed | Scaling::Off(_) => None,
         };
-        let new = status::build(fleet, &observed, &report.blocked, &holder, &report.known, Timestamp::now());
+        let mut new =
+            status::build(fleet, &observed, &report.blocked, &holder, &report.known, Timestamp::now());
+        new.protocol = self.learned.of(key).or(new.protocol);
         self.write_status(&raw.metadata, key, report, new).await
     }
 

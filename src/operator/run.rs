@@ -9,8 +9,17 @@ use prometheus_client::{metrics::info::Info, registry::Registry};
 use tokio::sync::mpsc;
 
 use super::{
-    backoff::Backoff, controller::Fleets, desired::Rendering, gateway::Install, metrics::Metrics,
-    observe::Caches, reconcile::Context, recorder::Recorder, state::States, supervise::Everything,
+    backoff::Backoff,
+    controller::Fleets,
+    desired::Rendering,
+    gateway::Install,
+    gateways::{Gateways, Learned},
+    metrics::Metrics,
+    observe::Caches,
+    reconcile::Context,
+    recorder::Recorder,
+    state::States,
+    supervise::Everything,
     watches::Watches,
 };
 use crate::runtime::{
@@ -96,6 +105,11 @@ pub struct OperatorArgs {
     #[arg(long, env = "MCP_FLEET_GATEWAY_NAMESPACE", value_name = "NAMESPACE")]
     gateway_namespace: Option<String>,
 
+    /// `host:port` at which all gateways answer the operator: their headless Service. Without it their pods' load
+    /// is not known, and a scale-down takes any.
+    #[arg(long, env = "MCP_FLEET_GATEWAY_PEERS", value_name = "ADDRESS")]
+    gateway_peers: Option<String>,
+
     /// Classes of fleets that the gateway serves.
     #[arg(
         long,
@@ -135,6 +149,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         pod_namespace,
         gateway_url,
         gateway_namespace,
+        gateway_peers,
         gateway_class,
     } = args;
     telemetry::init(log_format.unwrap_or_else(LogFormat::for_stderr), &log_level)?;
@@ -181,7 +196,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         client: parts.client.clone(),
         namespace: watch_namespace,
         caches: Arc::clone(&caches),
-        touched,
+        touched: touched.clone(),
         metrics: parts.metrics.clone(),
     };
     let ctx = Arc::new(Context {
@@ -192,15 +207,32 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         metrics: parts.metrics,
         rendering: Rendering { agent_image, agent_image_pull_policy },
         gateway,
+        learned: Learned::default(),
         backoff: Backoff::default(),
         states: States::default(),
         timeout: Duration::from_secs(reconcile_timeout_seconds),
         resync: Duration::from_secs(resync_seconds),
     });
     let elector = parts.elector;
-    Everything { admin, watches, fleets, touched: receiver, ctx, elector, readiness, concurrency, stop }
-        .run()
-        .await
+    let gateways = gateway_peers.filter(|peers| !peers.is_empty()).map(|peers| Gateways {
+        ctx: Arc::clone(&ctx),
+        peers,
+        touched,
+    });
+    Everything {
+        admin,
+        watches,
+        fleets,
+        gateways,
+        touched: receiver,
+        ctx,
+        elector,
+        readiness,
+        concurrency,
+        stop,
+    }
+    .run()
+    .await
 }
 
 /// What is made of the configuration of the client.

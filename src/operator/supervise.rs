@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     controller::{self, Fleets},
+    gateways::Gateways,
     reconcile::Context,
     watches::Watches,
 };
@@ -29,6 +30,7 @@ use crate::{
 const SYNC_POLL: Duration = Duration::from_millis(20);
 /// Names of tasks, as they appear in errors.
 const ELECTION: &str = "the leader election";
+const GATEWAYS: &str = "the questions to the gateways";
 const ADMIN: &str = "the admin endpoints";
 
 /// A task's name, and how it ended.
@@ -42,6 +44,8 @@ pub struct Everything {
     pub watches: Watches,
     /// The watch of fleets.
     pub fleets: Fleets,
+    /// Asks the gateways; absent where there are none.
+    pub gateways: Option<Gateways>,
     /// Fleets that the watches name.
     pub touched: mpsc::Receiver<FleetKey>,
     /// What each pass needs.
@@ -60,7 +64,8 @@ impl Everything {
     /// Runs until it is asked to stop, or until something ends that must not. At the end first the passes
     /// under way finish, then the lease is released: a standby may write a moment later.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { admin, watches, fleets, touched, ctx, elector, readiness, concurrency, stop } = self;
+        let Self { admin, watches, fleets, gateways, touched, ctx, elector, readiness, concurrency, stop } =
+            self;
         let (release, finished) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks: JoinSet<Ended> = JoinSet::new();
         let serve = admin.serve(finished.clone());
@@ -72,6 +77,12 @@ impl Everything {
             tasks.spawn(async move {
                 watch.await;
                 (name, Ok(()))
+            });
+        }
+        if let Some(gateways) = gateways {
+            tasks.spawn(async move {
+                gateways.run().await;
+                (GATEWAYS, Ok(()))
             });
         }
         let filled = caches_filled(&readiness, &fleets, &ctx);

@@ -28,6 +28,7 @@ export function exchange(url, { method = 'POST', headers = {}, body, agent, limi
     onStart?.(request);
     const timer = setTimeout(() => (end('silent', `nothing within ${limitMs / 1000} s`), request.destroy()), limitMs);
     request.on('socket', (socket) => {
+      got.kept = request.reusedSocket;
       // A kept connection that has just broken no longer knows its port.
       const note = () => (got.port = socket.ownPort ??= socket.localPort);
       if (socket.connecting) socket.once('connect', note);

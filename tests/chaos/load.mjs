@@ -84,6 +84,7 @@ export class Load {
     call.to = performance.now();
     call.outcome = judge(answer, era === 'legacy');
     call.port = answer.port;
+    call.kept = answer.kept;
     if (call.outcome !== 'ok') call.detail = describe(answer);
     this.calls.push(call);
     await sleep(PAUSE_MS);

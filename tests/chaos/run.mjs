@@ -31,14 +31,18 @@ const AT_ONCE_MS = 100;
 const REQUEST_SECONDS = 5;
 /** Health is asked every second and lost after two failures of a second each; one more for the load. */
 const NOTICED_MS = 6000;
-/** Longest time that a drained server keeps connections, and as long without a break as `await-drain` wants. */
+/** Longest wait for a server that leaves; free of connections for so long without a break, as `await-drain` wants it. */
 const DRAIN_MS = 40_000;
 const QUIET_MS = 2000;
+/** The calls here take one second at most, so a server that leaves must be left alone soon. */
+const MAX_DRAIN_SECONDS = 10;
 
 const SETTINGS = {
   healthCheck: { type: 'MCP', intervalSeconds: 1, timeoutSeconds: 1, unhealthyThreshold: 2, healthyThreshold: 1 },
   timeouts: { requestSeconds: REQUEST_SECONDS },
 };
+
+const seconds = (ms) => (ms / 1000).toFixed(2);
 
 const { values: flags } = parseArgs({
   options: { only: { type: 'string' }, help: { type: 'boolean', default: false } },
@@ -49,7 +53,7 @@ const { values: flags } = parseArgs({
 const EVENTS = {
   'no event': async () => {
     await sleep(2000);
-    return { planned: true };
+    return {};
   },
 
   'kill-server': async (bed) => {
@@ -95,26 +99,25 @@ const EVENTS = {
       await bed.gateways.launch(gateway);
       await sleep(1000);
     }
-    return { planned: true, facts: { exits: facts.join(' ') },
+    return { facts: { exits: facts.join(' ') },
       targets: [equals('restart-gateways: both ended by themselves with exit code 0', '0,0', facts.filter((_, index) => index % 2 === 0).join())] };
   },
 
   'rolling-restart': async (bed) => {
-    const drains = [];
     for (const old of [...bed.servers]) {
       const fresh = await bed.startServer();
       await bed.configure([...bed.servers, fresh]);
-      drains.push(await bed.drain([old]));
+      await bed.drain([old]);
     }
-    return { planned: true, facts: { drains: drains.join(' ') } };
+    return {};
   },
 
   'scale-3-1-5': async (bed) => {
-    const drained = await bed.drain(bed.servers.slice(1));
+    await bed.drain(bed.servers.slice(1));
     await sleep(1000);
     const fresh = await Promise.all([1, 2, 3, 4].map(() => bed.startServer()));
     await bed.configure([...bed.servers, ...fresh]);
-    return { planned: true, facts: { drains: drained } };
+    return {};
   },
 
   upgrade: async (bed) => {
@@ -122,21 +125,20 @@ const EVENTS = {
     const probe = () => rpc(bed.url, 'tools/call', { name: 'echo', arguments: { text: 'hello' } });
     const before = await probe();
     bed.kind = pythonServer('py2');
-    const drains = [];
     for (const server of old) {
       const fresh = await bed.startServer();
       await bed.configure([...bed.servers, fresh]);
-      if (drains.length === 0) {
+      if (bed.drains.length === 0) {
         // From the first modern server on, no modern call may see a legacy one.
         await waitFor('a modern answer', async () => judge(await probe()) === 'ok', 15_000);
         await sleep(1500);
         for (let index = 0; index < 6; index += 1) bed.load.startModern(index % 2 === 0);
         await sleep(1000);
       }
-      drains.push(await bed.drain([server]));
+      await bed.drain([server]);
     }
     const modern = bed.load.calls.filter((call) => call.era === 'modern').length;
-    return { planned: true, facts: { drains: drains.join(' '), before: describe(before) },
+    return { facts: { before: describe(before) },
       targets: [atLeast('upgrade: modern calls while both eras served', 20, modern)] };
   },
 };
@@ -157,6 +159,8 @@ class Bed {
     this.kind = kind;
     this.started = 0;
     this.drainMs = DRAIN_MS;
+    /** Seconds that each drain took. */
+    this.drains = [];
   }
 
   static async start(event, { kind = sampleServer(), gateways = 2, replicas = 3, settings = SETTINGS } = {}) {
@@ -195,7 +199,7 @@ class Bed {
       }, this.drainMs + 5000);
       await server.stop();
     }));
-    return `${((performance.now() - since) / 1000).toFixed(1)} s`;
+    this.drains.push((performance.now() - since) / 1000);
   }
 
   async end() {
@@ -213,14 +217,14 @@ async function underLoad(name, event) {
   await sleep(WARM_MS);
   const started = performance.now();
   const result = await event(bed);
-  const seconds = (performance.now() - started) / 1000;
+  const lasted = performance.now() - started;
   await sleep(AFTER_MS);
   await bed.load.stop();
   await bed.end();
-  return judged(name, bed, result, started, seconds);
+  return judged(name, bed, result, started, lasted);
 }
 
-function judged(name, { load }, { may = () => false, mayBreak = () => false, facts = {}, targets = [] }, started, seconds) {
+function judged(name, { load, splitter, drains }, { may = () => false, mayBreak = () => false, facts = {}, targets = [] }, started, lasted) {
   const count = (list, test) => list.filter(test).length;
   const { failed, streams, sessions } = load;
   const wrong = failed.filter((call) => !may(call));
@@ -238,10 +242,12 @@ function judged(name, { load }, { may = () => false, mayBreak = () => false, fac
     split: odd.length,
     streams: streams.length,
     'streams broken': broken.length,
-    seconds: seconds.toFixed(0),
+    seconds: seconds(lasted),
+    drains: drains.map((drain) => `${drain.toFixed(1)} s`).join(' '),
     ...facts,
-    examples: [...wrong, ...broken].slice(0, 8).map(({ era, kind, tool, outcome, detail, from }) => (
-      `${era ?? kind} ${tool ?? ''} ${outcome}: ${detail} (began ${((from - started) / 1000).toFixed(2)} s after the event's)`)),
+    examples: [...wrong, ...broken].slice(0, 8).map(({ era, kind, tool, outcome, detail, from, to, kept, port }) => (
+      `${era ?? kind} ${tool ?? 'stream'} ${outcome}: ${detail} (${seconds(from - started)} to ${seconds(to - started)} s after the beginning, `
+      + `${kept ? 'kept' : 'fresh'} connection to ${splitter.backendOf(port)?.name})`)),
     odd: odd.slice(0, 8),
   };
   for (const text of [...row.examples, ...row.odd]) console.log(`  ${name}: ${text}`);
@@ -251,6 +257,7 @@ function judged(name, { load }, { may = () => false, mayBreak = () => false, fac
     equals(`${name}: streams that broke and must not`, 0, broken.length),
     equals(`${name}: sessions lost`, 0, row.lost),
     equals(`${name}: sessions with two upstream sessions`, 0, odd.length),
+    ...(drains.length > 0 ? [atMost(`${name}: seconds until a server that leaves is left alone`, MAX_DRAIN_SECONDS, Math.max(...drains))] : []),
     ...targets,
   ] };
 }

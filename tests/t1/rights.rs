@@ -30,6 +30,7 @@ const UNSEEN: &[(&str, &str)] = &[
         "asked for by the admission of owner references, which makes no request",
     ),
     ("watch leases.coordination.k8s.io", "as a get of the one lease, repeated"),
+    ("patch pods", "asked for where gateways tell of pods; T1 has neither"),
     ("list leases.coordination.k8s.io", "the start of a watch of the one lease"),
 ];
 

@@ -16,7 +16,7 @@ export class Splitter {
     this.turn = 0;
     this.routes = new Map();
     this.sockets = new Set();
-    this.server = net.createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#connect(socket, 0));
+    this.server = net.createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#connect(socket, []));
   }
 
   async listen() {
@@ -43,13 +43,14 @@ export class Splitter {
   }
 
   #connect(client, tried) {
-    if (tried >= this.backends.length) return client.destroy();
-    const ready = this.backends.filter((backend) => backend.ready);
-    const choice = ready.length > 0 ? ready : this.backends;
+    const left = this.backends.filter((backend) => !tried.includes(backend));
+    if (left.length === 0) return client.destroy();
+    const ready = left.filter((backend) => backend.ready);
+    const choice = ready.length > 0 ? ready : left;
     const backend = choice[this.turn++ % choice.length];
     const upstream = net.connect({ port: backend.port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true });
     upstream.once('error', () => {
-      if (!upstream.connected) this.#connect(client, tried + 1);
+      if (!upstream.connected) this.#connect(client, [...tried, backend]);
     });
     upstream.once('connect', () => {
       upstream.connected = true;

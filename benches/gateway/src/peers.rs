@@ -157,9 +157,7 @@ impl Setup {
             }
             Peer::Ours => {
                 command.args(["gateway", "--ephemeral-key", "--access-log", "false", "--threads", &workers]);
-                command
-                    .args(["--debug-listen", &free()?.to_string(), "--log-level", "warn", "--config"])
-                    .arg(&file);
+                command.args(["--log-level", "warn", "--config"]).arg(&file);
             }
         }
         let log = File::create(dir.join("log"))?;
@@ -232,7 +230,8 @@ backend b
             ),
             Peer::Envoy => envoy(addr, upstreams),
             Peer::Ours => {
-                let mut text = format!("listen: {addr}\nadminListen: {}\nfleets:\n", free()?);
+                let mut text =
+                    format!("listen: {addr}\nadminListen: {}\ndebugListen: {}\nfleets:\n", free()?, free()?);
                 let (namespace, name) =
                     wire::PATH[1..].trim_end_matches("/mcp").split_once('/').unwrap_or_default();
                 let _ =

@@ -106,6 +106,13 @@ no wildcard, and SECURITY.md says what each line is for.
 - apiGroups: [""]
   resources: [pods, events]
   verbs: [list, watch]
+{{- if .Values.gateway.enabled }}
+# One annotation: which pods a scale-down takes first. Whoever may patch pods may not change what they run,
+# except for their images and deadlines; see SECURITY.md.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
+{{- end }}
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]

@@ -118,7 +118,7 @@ fn the_operator_learns_what_it_asks_for() {
 #[test]
 fn sessions_of_a_fleet_are_the_sum_of_its_pods() {
     let with = |stateful| Capability { stateful, ..Capability::default() };
-    let of = |all: &[Capability]| protocol(all.iter())["sessions"].clone();
+    let of = |all: &[Capability]| protocol(&all.iter())["sessions"].clone();
     assert_eq!(of(&[]), "Unknown");
     assert_eq!(of(&[with(None), with(Some(false))]), "Stateless");
     assert_eq!(of(&[with(Some(false)), with(Some(true))]), "Stateful");

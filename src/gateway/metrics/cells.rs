@@ -139,7 +139,8 @@ impl Histogram {
 
     /// One sample. Negative values and NaN count as 0, longer ones than a year as a year.
     pub fn observe(&self, seconds: f64) {
-        let micros = ((seconds * 1e6).round() as u64).min(YEAR);
+        // Not `round`: a call of the mathematics library where the processor's own is not assumed.
+        let micros = ((seconds * 1e6 + 0.5) as u64).min(YEAR);
         let bucket = self.bounds.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(micros, Ordering::Relaxed);

@@ -13,6 +13,9 @@ use prometheus_client::{
 
 use super::{FleetCells, FleetMetrics, Metrics, cells::Histogram};
 
+/// Which histogram of a fleet.
+type Get = fn(&FleetCells) -> &Histogram;
+
 /// Prefix of all metrics that no convention names.
 macro_rules! own {
     ($name:literal) => {
@@ -62,7 +65,7 @@ fn durations(out: &mut DescriptorEncoder<'_>, fleets: &[FleetMetrics]) -> Result
             encode_histogram(&mut family, &labels, histogram)
         })?;
     }
-    let others: [(&str, &str, fn(&FleetCells) -> &Histogram); 2] = [
+    let others: [(&str, &str, Get); 2] = [
         (
             "mcp_server_session_duration_seconds",
             "Duration of sessions of revisions before 2026-07-28, from the first to the last request",

@@ -73,10 +73,18 @@ impl Named {
         context: &Context,
         authorization: Option<&HeaderValue>,
         because: Because,
+        failed: &Bound,
     ) -> Result<Bound, Gone> {
         let seeker = self.seeker(authorization);
-        let moved =
-            session::relocate(&context.worker.gateway, &context.fleet, seeker, &self.entry, because).await;
+        let moved = session::relocate(
+            &context.worker.gateway,
+            &context.fleet,
+            seeker,
+            &self.entry,
+            because,
+            failed.epoch,
+        )
+        .await;
         if let Err(Gone::Lost) = moved {
             context.fleet.metrics.sessions_lost.inc();
         }
@@ -164,7 +172,7 @@ pub(crate) async fn post(
                 }
                 again = false;
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
-                bound = match named.relocate(&context, authorization.as_ref(), Because::Dead).await {
+                bound = match named.relocate(&context, authorization.as_ref(), Because::Dead, &bound).await {
                     Ok(bound) => bound,
                     Err(why) => return gone(context, why, id),
                 };
@@ -175,7 +183,7 @@ pub(crate) async fn post(
             again = false;
             drop(arrived);
             context.fleet.metrics.retries.inc(RetryReason::Session);
-            bound = match named.relocate(&context, authorization.as_ref(), Because::Forgotten).await {
+            bound = match named.relocate(&context, authorization.as_ref(), Because::Forgotten, &bound).await {
                 Ok(bound) => bound,
                 Err(why) => return gone(context, why, id),
             };
@@ -310,7 +318,7 @@ pub(crate) async fn initialize(
 async fn negotiated(arrived: Arrived) -> Result<(Arrived, Option<String>), Failure> {
     match arrived {
         Arrived::Whole { head, body, permit } => {
-            let version = result::negotiated(&body).map(|v| v.into_owned());
+            let version = result::negotiated(&body).map(std::borrow::Cow::into_owned);
             Ok((Arrived::Whole { head, body, permit }, version))
         }
         Arrived::Stream { head, first, mut rest, lease, permit } => {
@@ -321,7 +329,8 @@ async fn negotiated(arrived: Arrived) -> Result<(Arrived, Option<String>), Failu
             while version.is_none() && read.len() < LARGEST_HANDSHAKE {
                 while let Some(event) = splitter.next_event() {
                     let event = sse::Event::parse(&event.bytes);
-                    version = version.or(result::negotiated(event.data.as_bytes()).map(|v| v.into_owned()));
+                    version = version
+                        .or(result::negotiated(event.data.as_bytes()).map(std::borrow::Cow::into_owned));
                 }
                 if version.is_some() {
                     break;

@@ -178,7 +178,8 @@ impl Listen {
         this.context.fleet.metrics.listens.inc();
         let (said, hear) = mpsc::channel(WAITING);
         let mut heard = HashMap::new();
-        let task = spawn_local(read(Arc::clone(&first), this.context.worker.gateway.clock, source, said.clone()));
+        let task =
+            spawn_local(read(Arc::clone(&first), this.context.worker.gateway.clock, source, said.clone()));
         heard.insert(first.serial, Heard { task, acknowledged: false });
         this.listen(heard, (said, hear), &writer).await;
         this.context.fleet.metrics.listens.dec();
@@ -217,15 +218,14 @@ impl Listen {
                     Some(Said::Event(serial, event)) => {
                         let said = self.take(&event, serial, &mut heard, &mut honoured);
                         match (said, &mut early) {
-                            (None, _) => {}
                             (Some(event), Some(early)) if early.len() < WAITING => early.push(event),
-                            (Some(_), Some(_)) => {}
                             (Some(event), None) => {
                                 silent_at = Instant::now() + KEEP_ALIVE;
                                 if writer.send(event).await.is_err() {
                                     return;
                                 }
                             }
+                            _ => {}
                         }
                     }
                 },
@@ -334,7 +334,8 @@ impl Listen {
         permit.ignore();
         drop(permit);
         if head.status == StatusCode::OK && is_event_stream(&head.headers) {
-            read(endpoint, self.context.worker.gateway.clock, Source { body: rest, _lease: lease }, said).await;
+            read(endpoint, self.context.worker.gateway.clock, Source { body: rest, _lease: lease }, said)
+                .await;
         }
     }
 }

@@ -96,6 +96,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    #[expect(clippy::unnecessary_box_returns, reason = "it is large, and moves with its request")]
     pub(crate) fn new(worker: &std::rc::Rc<Worker>) -> Box<Self> {
         let entry = worker
             .log
@@ -122,6 +123,7 @@ impl Record {
     }
 
     /// One that is never counted.
+    #[expect(clippy::unnecessary_box_returns, reason = "see `new`")]
     pub(crate) fn silent(worker: &std::rc::Rc<Worker>) -> Box<Self> {
         let mut record = Self::new(worker);
         record.entry = None;
@@ -166,15 +168,15 @@ impl Record {
         }
         ErrorType::of_status(self.status)
     }
+}
 
-    fn outcome(&self, error: Option<ErrorType>) -> Outcome {
-        match error {
-            None => Outcome::Ok,
-            Some(ErrorType::Overload) => Outcome::Overload,
-            Some(ErrorType::Upstream | ErrorType::Timeout) => Outcome::Upstream,
-            Some(ErrorType::Tool) => Outcome::Tool,
-            Some(_) => Outcome::Client,
-        }
+fn outcome_of(error: Option<ErrorType>) -> Outcome {
+    match error {
+        None => Outcome::Ok,
+        Some(ErrorType::Overload) => Outcome::Overload,
+        Some(ErrorType::Upstream | ErrorType::Timeout) => Outcome::Upstream,
+        Some(ErrorType::Tool) => Outcome::Tool,
+        Some(_) => Outcome::Client,
     }
 }
 
@@ -186,7 +188,7 @@ impl Drop for Record {
         let took = self.worker.gateway.clock.now().saturating_sub(self.started);
         // A stream without end ends with its client's leaving.
         let error = if self.is_stream && self.verdict == Verdict::Served { None } else { self.error() };
-        let outcome = self.outcome(error);
+        let outcome = outcome_of(error);
         let status = if self.status == 0 { 499 } else { self.status };
         match &self.fleet {
             Some(fleet) => {

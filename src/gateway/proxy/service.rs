@@ -174,16 +174,13 @@ fn preflight(mut record: Box<Record>, head: &Head) -> Box<Response<Answer>> {
     let mut response = Response::new(Answer::whole(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     let requested = head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
-    match head.headers.get(header::ORIGIN) {
-        Some(origin) => {
-            for (name, value) in preflight_headers(origin, requested) {
-                response.headers_mut().insert(name, value);
-            }
+    if let Some(origin) = head.headers.get(header::ORIGIN) {
+        for (name, value) in preflight_headers(origin, requested) {
+            response.headers_mut().insert(name, value);
         }
-        None => {
-            let allow = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
+    } else {
+        let allow = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
+        response.headers_mut().insert(header::ALLOW, allow);
     }
     response.body_mut().recorded(record);
     Box::new(response)

@@ -96,7 +96,7 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
             Err(failure) => return context.modern_failure(&failure, None),
         };
         again = false;
-        bound = match named.relocate(&context, authorization.as_ref(), because).await {
+        bound = match named.relocate(&context, authorization.as_ref(), because, &bound).await {
             Ok(bound) => bound,
             Err(why) => return gone(context, why, None),
         };
@@ -106,7 +106,12 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
         Arrived::Stream { head: answer, rest, lease, permit, .. } if is_stream => {
             // An open stream is no running call.
             permit.ignore();
-            let source = Source { _open: Open::at(&bound.endpoint, context.worker.gateway.clock), bound, body: rest, _lease: lease };
+            let source = Source {
+                _open: Open::at(&bound.endpoint, context.worker.gateway.clock),
+                bound,
+                body: rest,
+                _lease: lease,
+            };
             let (writer, reader) = pipe();
             let Dressed { context, head: answer } =
                 context.dressed(answer, &permit, SessionHeader::Echo(&named.token));
@@ -242,14 +247,15 @@ impl Stream {
         let fleet = self.context.fleet.view_full();
         let version = self.headers.get(names::PROTOCOL_VERSION).and_then(|v| v.to_str().ok());
         let authorization = self.authorization.as_ref();
-        let knows = !bound.upstream.is_empty()
+        let knows = self.named.entry.place().epoch() == bound.epoch
+            && !bound.upstream.is_empty()
             && bound.endpoint.serves_bound()
             && session::is_known(&fleet, &bound.endpoint, &bound.upstream, version, authorization).await;
         if knows {
             // The client asks again; the answer is the pod's.
             return None;
         }
-        self.named.relocate(&self.context, authorization, Because::Dead).await.ok()
+        self.named.relocate(&self.context, authorization, Because::Dead, bound).await.ok()
     }
 
     async fn reopen(&self, bound: Bound, writer: &Writer) -> Option<Source> {
@@ -261,7 +267,12 @@ impl Stream {
         match opened {
             Arrived::Stream { rest, lease, permit, .. } if is_stream => {
                 permit.ignore();
-                Some(Source { _open: Open::at(&bound.endpoint, self.context.worker.gateway.clock), bound, body: rest, _lease: lease })
+                Some(Source {
+                    _open: Open::at(&bound.endpoint, self.context.worker.gateway.clock),
+                    bound,
+                    body: rest,
+                    _lease: lease,
+                })
             }
             _ => {
                 // The new pod offers no stream. The client's stays open and silent, for its end would end the

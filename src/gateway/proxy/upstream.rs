@@ -99,11 +99,6 @@ impl Pool {
         });
     }
 
-    /// How many connections idle.
-    pub(crate) fn idle(&self) -> usize {
-        self.idle.borrow().values().map(Vec::len).sum()
-    }
-
     fn reuse(&self, endpoint: &Endpoint) -> Option<SendRequest<Outgoing>> {
         let now = self.clock.now();
         let mut idle = self.idle.borrow_mut();

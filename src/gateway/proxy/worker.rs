@@ -10,7 +10,7 @@ pub struct Worker {
     /// What all threads share.
     pub gateway: Arc<Gateway>,
     /// Connections to endpoints.
-    pub pool: Rc<Pool>,
+    pub(super) pool: Rc<Pool>,
     /// Where lines go.
     pub log: AccessLog,
 }

@@ -97,15 +97,16 @@ pub async fn locate(
     if entry.place() == Place::Ended {
         return Err(Gone::Ended);
     }
+    let before = entry.place().epoch();
     let view = fleet.view_full();
     let Some(bound) = current(&view, seeker.opened, entry).filter(|b| b.endpoint.serves_bound()) else {
-        return relocate(gateway, fleet, seeker, entry, Because::Dead).await;
+        return relocate(gateway, fleet, seeker, entry, Because::Dead, before).await;
     };
     let may_leave = bound.endpoint.phase() == Phase::Draining && entry.is_movable(own);
     if !may_leave || !view.endpoints.iter().any(|e| takes(e)) {
         return Ok(bound);
     }
-    match relocate(gateway, fleet, seeker, entry, Because::Drain).await {
+    match relocate(gateway, fleet, seeker, entry, Because::Drain, before).await {
         // A pod that drains goes on with what cannot leave it.
         Err(_) => Ok(bound),
         moved => moved,
@@ -113,17 +114,18 @@ pub async fn locate(
 }
 
 /// Moves a session that its pod has lost or is about to lose; on this gateway where it is the session's home,
-/// else by asking the home.
+/// else by asking the home. `epoch` is that of the place which failed: a session that has left it already is
+/// followed, not moved again.
 pub async fn relocate(
     gateway: &Gateway,
     fleet: &Fleet,
     seeker: Seeker<'_>,
     entry: &Entry,
     because: Because,
+    epoch: u32,
 ) -> Result<Bound, Gone> {
-    let before = entry.place();
     let _single = entry.moving.lock().await;
-    if entry.place() == before {
+    if entry.place().epoch() <= epoch && entry.place() != Place::Ended {
         if !fleet.view().spec.settings.session_recovery {
             return Err(Gone::Lost);
         }

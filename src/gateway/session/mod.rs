@@ -11,5 +11,5 @@ mod table;
 
 pub use locate::{Because, Bound, Gone, Seeker, current, locate, relocate};
 pub use peers::{PATH as PEER_PATH, answer as answer_peer, forget_everywhere, home_order, learn_from_peers};
-pub use replay::{OneShot, OneShotError, answer_of, is_event_stream, is_known, one_shot, protocol_version};
+pub(crate) use replay::{OneShot, OneShotError, is_event_stream, is_known, one_shot};
 pub use table::{Entry, MovedTo, Place, Sessions};

@@ -190,11 +190,11 @@ fn gone_of(word: &str) -> Gone {
 
 /// What all other gateways know of a session, but for the one that asks for it. One that does not answer knows
 /// nothing.
-pub(super) async fn hear(gateway: &Gateway, fleet: &Fleet, id: u128, asker: Option<SocketAddr>) -> Heard {
+pub(super) async fn hear(gateway: &Gateway, fleet: &Fleet, id: u128, but: Option<SocketAddr>) -> Heard {
     let peers = gateway.peers.load_full();
     let asked = peers
         .iter()
-        .filter(|peer| Some(peer.address) != asker)
+        .filter(|peer| Some(peer.address) != but)
         .map(|peer| call(gateway, peer.address, Question::Look { fleet: fleet_id(&fleet.key), id }, SOON));
     let mut heard = Heard::default();
     for reply in join_all(asked).await.into_iter().flatten() {

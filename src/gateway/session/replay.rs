@@ -225,7 +225,12 @@ pub(crate) async fn is_known(
 }
 
 /// Tells a pod that a session of it is not used any more. What it answers does not matter.
-pub(crate) async fn abandon(view: &View, endpoint: &Endpoint, session: &[u8], authorization: Option<&HeaderValue>) {
+pub(crate) async fn abandon(
+    view: &View,
+    endpoint: &Endpoint,
+    session: &[u8],
+    authorization: Option<&HeaderValue>,
+) {
     let mut request = message(view, Bytes::new(), Some(session), None, authorization);
     *request.method_mut() = Method::DELETE;
     let _ = one_shot(endpoint.address, request, Duration::from_secs(2)).await;

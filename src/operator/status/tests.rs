@@ -85,7 +85,14 @@ fn numbers_of_an_older_generation_say_nothing() {
 
 fn pod(name: &str, reason: &'static str) -> PodFacts {
     let problem = Some(Problem { reason, message: format!("pod {name}") });
-    PodFacts { name: name.into(), terminating: false, pending: true, problem }
+    PodFacts {
+        name: name.into(),
+        uid: name.into(),
+        deletion_cost: None,
+        terminating: false,
+        pending: true,
+        problem,
+    }
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl<'a> Task<'a> {
                     tracing::warn!(fleet = %self.fleet.key, endpoint = %endpoint.name, why, "an endpoint is unhealthy");
                 }
                 _ => {
-                    tracing::info!(fleet = %self.fleet.key, endpoint = %endpoint.name, "an endpoint is healthy again")
+                    tracing::info!(fleet = %self.fleet.key, endpoint = %endpoint.name, "an endpoint is healthy again");
                 }
             }
             self.fleet.wake_all();
