@@ -5,7 +5,10 @@
 
 mod client;
 mod eras;
+mod limits;
 mod pod;
 mod recovery;
+mod retries;
 mod sessions;
+mod streams;
 mod world;

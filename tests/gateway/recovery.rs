@@ -229,7 +229,8 @@ async fn a_call_that_was_delivered_is_never_sent_twice() {
     assert_eq!((world.a.count(&session).await, world.b.count(&session).await), (1, 2), "its pod lives");
     // The pod dies under a call.
     let session = session.as_str();
-    let (mut reply, ()) = tokio::join!(world.a.on(session, &tool(9, "slow")), async {
+    let call = tool(9, "slow");
+    let (mut reply, ()) = tokio::join!(world.a.on(session, &call), async {
         crate::client::until("a running call", || first.calls("slow").len() == 1).await;
         first.kill();
     });
