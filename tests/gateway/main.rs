@@ -5,7 +5,9 @@
 
 mod client;
 mod eras;
+mod identifiers;
 mod limits;
+mod listen;
 mod pod;
 mod recovery;
 mod retries;

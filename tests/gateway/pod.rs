@@ -193,7 +193,16 @@ impl Pod {
 
     /// Listens, with nothing known of what was before: what a container that restarted is like.
     pub async fn revive(&self) {
-        let listener = TcpListener::bind(self.0.address).await.unwrap();
+        // The old listener ends a moment after it was told to.
+        let listener = crate::client::soon("the address", async {
+            loop {
+                match TcpListener::bind(self.0.address).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                }
+            }
+        })
+        .await;
         let alive = CancellationToken::new();
         *self.0.alive.lock() = alive.clone();
         self.forget_sessions();
@@ -403,7 +412,7 @@ async fn answer(inner: &Arc<Inner>, seen: &Seen, out: &Out) {
     if let Some(scripted) = script.and_then(|script| script(seen, out)) {
         return scripted.await;
     }
-    let is_modern = seen.header("mcp-protocol-version").is_some_and(|v| v >= MODERN);
+    let is_modern = seen.header("mcp-protocol-version").is_some_and(|v| v.starts_with('2') && v >= MODERN);
     match (is_modern, inner.speaks) {
         (true, Speaks::Legacy) => out.json(400, &[], &error(&seen.body["id"], -32000, "no session")).await,
         (true, _) => modern(inner, seen, out).await,

@@ -228,8 +228,13 @@ pub fn fleet(name: &str, pods: &[Pod], settings: &Value) -> Value {
            "gateway": settings})
 }
 
-fn keys(folder: &Folder) {
-    let keys = json!([{"id": "k1", "key": STANDARD.encode([7; 32]), "notBefore": "2020-01-01T00:00:00Z"}]);
+/// Writes keys of these names; the last is the newest.
+fn keys(folder: &Folder, ids: &[&str]) {
+    let key = |(i, id): (usize, &&str)| {
+        let secret = id.bytes().cycle().take(32).collect::<Vec<_>>();
+        json!({"id": id, "key": STANDARD.encode(secret), "notBefore": format!("202{i}-01-01T00:00:00Z")})
+    };
+    let keys: Value = ids.iter().enumerate().map(key).collect();
     fs::write(folder.0.join("keys.json"), keys.to_string()).unwrap();
 }
 
@@ -237,14 +242,14 @@ fn keys(folder: &Folder) {
 pub struct World {
     pub a: Gateway,
     pub b: Gateway,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl World {
     /// Starts them; both know what the pods speak.
     pub async fn new(pods: &[Pod], settings: Value) -> Self {
         let folder = Folder::new();
-        keys(&folder);
+        keys(&folder, &["k1"]);
         let (one, two) = (Ports::new(), Ports::new());
         let fleet = fleet("demo", pods, &settings);
         let a = Gateway::start(&folder.0, "a", one, &[one.peer, two.peer], &fleet);
@@ -261,7 +266,12 @@ impl World {
             })
             .await;
         }
-        Self { a, b, _folder: folder }
+        Self { a, b, folder }
+    }
+
+    /// Writes other keys, for gateways that start from now on.
+    pub fn keys(&self, ids: &[&str]) {
+        keys(&self.folder, ids);
     }
 
     /// Both.
@@ -298,7 +308,7 @@ impl Alone {
     /// The same, with a fleet that `change` has changed.
     pub async fn with(pods: &[Pod], settings: Value, change: impl FnOnce(&mut Value)) -> Self {
         let folder = Folder::new();
-        keys(&folder);
+        keys(&folder, &["k1"]);
         let mut fleet = fleet("demo", pods, &settings);
         change(&mut fleet);
         let gateway = Gateway::start(&folder.0, "alone", Ports::new(), &[], &fleet);
