@@ -556,6 +556,10 @@ async fn legacy(inner: &Arc<Inner>, seen: &Seen, out: &Out) {
             let found = tool(inner, seen, Some(&session)).await;
             out.json(200, &own, &result(request, found, false)).await;
         }
+        (_, "tools/list") => {
+            let tools = json!({"tools": [{"name": "whoami", "inputSchema": {"type": "object"}}]});
+            out.json(200, &own, &result(request, tools, false)).await;
+        }
         _ if request.get("id").is_none() || request.get("result").is_some() => {
             out.whole(202, &own, b"").await;
         }
