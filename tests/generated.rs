@@ -167,3 +167,24 @@ fn rights_cover_the_children_and_nothing_forbidden() {
         }
     }
 }
+
+/// The gateway reads fleets and addresses, and nothing else; it writes nothing.
+#[test]
+fn the_gateway_may_only_read() {
+    let all = documents(&read("deploy/gateway.yaml"));
+    let rules: Vec<&Value> = all
+        .iter()
+        .filter(|d| d["kind"] == "ClusterRole" || d["kind"] == "Role")
+        .flat_map(|d| d["rules"].as_array().into_iter().flatten())
+        .collect();
+    let words = |field: &str| -> BTreeSet<&str> {
+        rules
+            .iter()
+            .flat_map(|r| r[field].as_array().into_iter().flatten())
+            .filter_map(Value::as_str)
+            .collect()
+    };
+    assert_eq!(words("resources"), BTreeSet::from(["endpointslices", "mcpfleets"]));
+    assert_eq!(words("verbs"), BTreeSet::from(["get", "list", "watch"]));
+    assert!(all.iter().all(|d| d["kind"] != "Secret"), "a committed key is everybody's key");
+}

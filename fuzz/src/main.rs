@@ -1,7 +1,7 @@
 //! Fuzzing on the stable toolchain: mutates the committed corpus and runs one target or all. A target panics when
 //! an invariant does not hold; the input is then saved under `artifacts/<target>/` and the run fails.
 //!
-//! `cargo run --manifest-path fuzz/Cargo.toml -- --target all --seconds 60 [--seed N]`, or `-- --target sse FILE…`
+//! `cargo run -p mcp-fleet-fuzz -- --target all --seconds 60 [--seed N]`, or `-- --target sse FILE…`
 //! to run saved inputs again. It is not guided by coverage: the corpus has to hold the interesting shapes.
 
 mod mutate;

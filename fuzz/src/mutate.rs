@@ -57,7 +57,7 @@ const WORDS: &[&[u8]] = &[
 const LONGEST: usize = 16 << 10;
 
 /// One new input.
-pub fn mutate(corpus: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
+pub(crate) fn mutate(corpus: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
     let mut input = random.choice(corpus).cloned().unwrap_or_default();
     for _ in 0..random.usize(1..6) {
         step(&mut input, corpus, random);

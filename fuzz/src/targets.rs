@@ -9,7 +9,7 @@ use mcp_fleet::gateway::{
 };
 
 /// A function that panics when an invariant does not hold.
-pub struct Target {
+pub(crate) struct Target {
     pub name: &'static str,
     pub run: fn(&[u8]),
     /// Inputs that cannot be committed, since they are made anew each time.
@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] = &[
+pub(crate) const TARGETS: &[Target] = &[
     Target { name: "token", run: token, seeds: tokens },
     Target { name: "headers", run: headers, seeds: Vec::new },
     Target { name: "envelope", run: envelope, seeds: Vec::new },

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::HeaderValue;
+use http::{HeaderValue, uri::PathAndQuery};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -314,6 +314,8 @@ pub struct FleetSpec {
 pub struct View {
     /// The fleet as its source has it.
     pub spec: FleetSpec,
+    /// Its MCP path, ready to be sent.
+    pub mcp_path: PathAndQuery,
     /// Its endpoints, draining ones included.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Some pod speaks a modern revision.
@@ -321,6 +323,13 @@ pub struct View {
 }
 
 impl View {
+    fn new(spec: FleetSpec, endpoints: Vec<Arc<Endpoint>>) -> Self {
+        let any_modern =
+            endpoints.iter().any(|e| e.phase() != Phase::Gone && !e.capability.load().modern.is_empty());
+        let mcp_path = spec.path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/mcp"));
+        Self { spec, mcp_path, endpoints, any_modern }
+    }
+
     /// The endpoint of an identity.
     pub fn endpoint(&self, id: PodId) -> Option<&Arc<Endpoint>> {
         self.endpoints.iter().find(|e| e.id == id)
@@ -366,7 +375,7 @@ impl Fleet {
                 spec.settings.retries.budget_percent,
                 spec.settings.retries.min_concurrency,
             )),
-            view: ArcSwap::from_pointee(View { spec, endpoints: Vec::new(), any_modern: false }),
+            view: ArcSwap::from_pointee(View::new(spec, Vec::new())),
             writing: Mutex::new(()),
             outlook: Outlook::default(),
             totals: Totals::default(),
@@ -401,8 +410,7 @@ impl Fleet {
                 endpoint.breaker.store(Arc::new(Breaker::new(new.breaker.into())));
             }
         }
-        let any_modern = view.any_modern;
-        self.view.store(Arc::new(View { spec, endpoints: view.endpoints.clone(), any_modern }));
+        self.view.store(Arc::new(View::new(spec, view.endpoints.clone())));
         self.wake_all();
     }
 
@@ -513,9 +521,7 @@ impl Fleet {
     }
 
     fn store(&self, spec: FleetSpec, endpoints: Vec<Arc<Endpoint>>) {
-        let any_modern =
-            endpoints.iter().any(|e| e.phase() != Phase::Gone && !e.capability.load().modern.is_empty());
-        self.view.store(Arc::new(View { spec, endpoints, any_modern }));
+        self.view.store(Arc::new(View::new(spec, endpoints)));
     }
 }
 

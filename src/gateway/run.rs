@@ -350,6 +350,11 @@ async fn end(args: &GatewayArgs, gateway: &Gateway, data: &Data) {
     }
     match data.open.load(Ordering::Relaxed) {
         0 => tracing::info!("all connections have ended"),
-        cut => tracing::warn!(cut, "cut at the deadline"),
+        cut => {
+            for fleet in &gateway.snapshot.load().fleets {
+                fleet.metrics.drain_cut.add(fleet.active.load(Ordering::Relaxed) as u64);
+            }
+            tracing::warn!(cut, "cut at the deadline");
+        }
     }
 }

@@ -163,13 +163,8 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let config = client::infer_config().await?;
     let namespace =
         pod_namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| config.default_namespace.clone());
-    let gateway = gateway_url
-        .filter(|url| !url.is_empty())
-        .map(|url| {
-            let pods = gateway_namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| namespace.clone());
-            Install::new(&url, pods, gateway_class)
-        })
-        .transpose()?;
+    let gateway =
+        install(gateway_url, gateway_namespace.unwrap_or_else(|| namespace.clone()), gateway_class)?;
     let pod_name = pod_name.filter(|n| !n.is_empty()).unwrap_or_else(host_name);
     let watch_namespace = watch_namespace.filter(|n| !n.is_empty());
 
@@ -233,6 +228,12 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     }
     .run()
     .await
+}
+
+/// The gateway that the flags describe. The chart leaves flags empty that do not apply.
+fn install(url: Option<String>, namespace: String, classes: Vec<String>) -> anyhow::Result<Option<Install>> {
+    let url = url.filter(|url| !url.is_empty());
+    Ok(url.map(|url| Install::new(&url, namespace, classes)).transpose()?)
 }
 
 /// What is made of the configuration of the client.

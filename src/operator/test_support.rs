@@ -2,7 +2,10 @@
 
 use kube::api::ObjectMeta;
 
-use super::validate::{ValidatedFleet, validate};
+use super::{
+    gateway::Install,
+    validate::{ValidatedFleet, validate},
+};
 use crate::api::v1alpha1::{McpFleet, McpFleetSpec};
 
 /// A fleet called `weather` in the namespace `tools`; deliberately not a name of the product.
@@ -24,4 +27,10 @@ pub(crate) fn fleet(spec: &str) -> McpFleet {
 /// The same, validated.
 pub(crate) fn validated(spec: &str) -> ValidatedFleet {
     validate(&fleet(spec)).expect("a valid test fleet")
+}
+
+/// The same behind a gateway whose pods are in the namespace `gates`.
+pub(crate) fn served(spec: &str) -> ValidatedFleet {
+    let install = Install::new("http://gate.example.com", "gates".into(), vec!["default".into()]);
+    Install::bind(install.ok().as_ref(), validated(spec))
 }

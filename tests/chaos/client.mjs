@@ -25,7 +25,7 @@ export function exchange(url, { method = 'POST', headers = {}, body, agent, limi
       resolve({ ...got, failure, detail });
     };
     const request = http.request(url, { method, headers, agent });
-    onStart?.(request);
+    onStart?.(request, got);
     const timer = setTimeout(() => (end('silent', `nothing within ${limitMs / 1000} s`), request.destroy()), limitMs);
     request.on('socket', (socket) => {
       got.kept = request.reusedSocket;

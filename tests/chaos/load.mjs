@@ -1,7 +1,7 @@
 // Load of both eras by clients that do not retry, over kept and over fresh connections, with short
 // and long calls, sessions that count, and streams that stay open. Records how everything ended.
 
-import { connections, describe, exchange, judge, LEGACY, messages, numberIn, openSession, podOf, rpc } from './client.mjs';
+import { connections, describe, exchange, judge, LEGACY, numberIn, openSession, podOf, rpc } from './client.mjs';
 
 const PAUSE_MS = 80;
 const LONG_CALL_MS = 900;
@@ -19,6 +19,7 @@ export class Load {
     this.streams = [];
     this.sessions = [];
     this.workers = [];
+    this.open = new Set();
     this.running = true;
   }
 
@@ -48,8 +49,24 @@ export class Load {
   /** No new calls; those that run are waited for. */
   async stop() {
     this.running = false;
-    this.endStreams?.forEach((end) => end());
+    this.open.forEach((stream) => stream.end());
     await Promise.all(this.workers);
+  }
+
+  /**
+   * Do the open streams still hear what happens? Each session with a stream announces a change on its
+   * own server, which its own stream and every listen must hear. Returns the streams that did not.
+   */
+  async deaf(limitMs = 5000) {
+    const open = [...this.open].map((stream) => ({ stream, before: stream.heard() }));
+    for (const client of this.sessions) {
+      const agent = connections(false);
+      await rpc(this.url, 'tools/call', { name: 'test_trigger_tool_change', arguments: {} }, { session: client.id, agent });
+    }
+    const end = performance.now() + limitMs;
+    const silent = () => open.filter(({ stream, before }) => stream.heard() <= before).map(({ stream }) => stream.kind);
+    while (silent().length > 0 && performance.now() < end) await sleep(50);
+    return { open: open.length, silent: silent() };
   }
 
   /** Calls that failed, from the first to the last. */
@@ -102,29 +119,28 @@ export class Load {
 
   async #get(client) {
     const headers = { accept: 'text/event-stream', 'mcp-session-id': client.id, 'mcp-protocol-version': LEGACY };
-    const answer = await this.#open((onStart) => exchange(this.url, { method: 'GET', headers, limitMs: 600_000, agent: connections(false), onStart }));
+    const answer = await this.#open('GET', (options) => exchange(this.url, { method: 'GET', headers, ...options }));
     const outcome = answer.failure ?? (answer.status === 200 ? 'ended' : `HTTP ${answer.status}`);
     return { outcome, detail: answer.detail ?? '', port: answer.port };
   }
 
   async #listen() {
     const params = { notifications: { toolsListChanged: true } };
-    const answer = await this.#open((onStart) => rpc(this.url, 'subscriptions/listen', params, { limitMs: 600_000, agent: connections(false), onStart }));
+    const answer = await this.#open('listen', (options) => rpc(this.url, 'subscriptions/listen', params, options));
     // The end of a listen is a result; without one the client must take it for a break.
     const outcome = answer.failure ?? (answer.message?.result ? 'ended' : `without a result: ${describe(answer)}`);
-    return { outcome, detail: answer.detail ?? '', port: answer.port, events: answer.failure ? 0 : messages(answer).length };
+    return { outcome, detail: answer.detail ?? '', port: answer.port };
   }
 
-  // Lets `stop` end an open stream from this side.
-  async #open(send) {
-    const ends = (this.endStreams ??= new Set());
-    let end;
-    const stopped = new Promise((resolve) => (end = () => resolve({ failure: 'stopped' })));
-    ends.add(end);
-    let request;
-    const answer = await Promise.race([send((started) => (request = started)), stopped]);
-    if (answer.failure === 'stopped') request?.destroy();
-    ends.delete(end);
+  // Until its server ends the stream, or `stop` does.
+  async #open(kind, send) {
+    const stream = { kind, heard: () => stream.got?.body.split('list_changed').length ?? 0 };
+    const stopped = new Promise((resolve) => (stream.end = () => resolve({ failure: 'stopped' })));
+    this.open.add(stream);
+    const onStart = (request, got) => Object.assign(stream, { request, got });
+    const answer = await Promise.race([send({ limitMs: 600_000, agent: connections(false), onStart }), stopped]);
+    if (answer.failure === 'stopped') stream.request.destroy();
+    this.open.delete(stream);
     return answer;
   }
 }

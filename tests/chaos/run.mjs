@@ -219,12 +219,13 @@ async function underLoad(name, event) {
   const result = await event(bed);
   const lasted = performance.now() - started;
   await sleep(AFTER_MS);
+  bed.hearing = load.streams === false ? { open: 0, silent: [] } : await bed.load.deaf();
   await bed.load.stop();
   await bed.end();
   return judged(name, bed, result, started, lasted);
 }
 
-function judged(name, { load, splitter, drains }, { may = () => false, mayBreak = () => false, facts = {}, targets = [] }, started, lasted) {
+function judged(name, { load, splitter, drains, hearing }, { may = () => false, mayBreak = () => false, facts = {}, targets = [] }, started, lasted) {
   const count = (list, test) => list.filter(test).length;
   const { failed, streams, sessions } = load;
   const wrong = failed.filter((call) => !may(call));
@@ -240,8 +241,9 @@ function judged(name, { load, splitter, drains }, { may = () => false, mayBreak 
     lost: count(failed, (call) => call.outcome === 'lost'),
     moved: sessions.reduce((sum, session) => sum + session.restarts, 0),
     split: odd.length,
-    streams: streams.length,
+    'streams ended': ['GET', 'listen'].map((kind) => `${count(streams, (stream) => stream.kind === kind)} ${kind}`).join(', '),
     'streams broken': broken.length,
+    deaf: `${hearing.silent.length} of ${hearing.open}`,
     seconds: seconds(lasted),
     drains: drains.map((drain) => `${drain.toFixed(1)} s`).join(' '),
     ...facts,
@@ -255,6 +257,7 @@ function judged(name, { load, splitter, drains }, { may = () => false, mayBreak 
     atLeast(`${name}: calls that succeeded`, 100, row.calls - row.failed),
     equals(`${name}: calls that failed and must not`, 0, wrong.length),
     equals(`${name}: streams that broke and must not`, 0, broken.length),
+    equals(`${name}: open streams that hear nothing any more`, 0, hearing.silent.length),
     equals(`${name}: sessions lost`, 0, row.lost),
     equals(`${name}: sessions with two upstream sessions`, 0, odd.length),
     ...(drains.length > 0 ? [atMost(`${name}: seconds until a server that leaves is left alone`, MAX_DRAIN_SECONDS, Math.max(...drains))] : []),
@@ -284,7 +287,7 @@ async function control() {
 }
 
 // One session, its server dead, called through both gateways in turn: it must count on as one.
-async function oneSession(name, { atOnce = false, recovery = 'Enabled' } = {}) {
+async function oneSession(name, { atOnce = false, recovery = 'Enabled', kill = 'SIGTERM' } = {}) {
   const bed = await Bed.start(name, { settings: { ...SETTINGS, sessionRecovery: recovery } });
   const ways = bed.gateways.all.map((gateway) => bed.url.replace(String(bed.splitter.port), String(gateway.port)));
   const session = await openSession(ways[0]);
@@ -302,26 +305,26 @@ async function oneSession(name, { atOnce = false, recovery = 'Enabled' } = {}) {
   if (atOnce) counts.splice(0, 2, ...counts.slice(0, 2).sort());
   // And on, when the gateway that may hold the agreement is restarted, and the other after it.
   for (const gateway of recovery === 'Enabled' ? bed.gateways.all : []) {
-    await gateway.program.stop(DRAIN_MS);
+    gateway.program.kill(kill);
+    await gateway.program.ended;
     counts.push(text(await count(1 - bed.gateways.all.indexOf(gateway))));
     await bed.gateways.launch(gateway);
     counts.push(text(await count(bed.gateways.all.indexOf(gateway))));
   }
   await bed.end();
-  console.log(`  ${name}: ${before} | ${counts.join()}`);
   const targets = [equals(`${name}: counts before the death of the server`, '1,2', before)];
   if (recovery === 'Enabled') {
-    targets.push(equals(`${name}: counts through both gateways after it, and after the restart of each`, '1,2,3,4,5,6,7,8', counts.join()));
+    targets.push(equals(`${name}: counts through both gateways after it, and after each ended (${kill})`, '1,2,3,4,5,6,7,8', counts.join()));
   } else {
     const gone = after.filter(({ status, message }) => status === 404 && message?.error && message.id == null).length;
     targets.push(equals(`${name}: 404 with a JSON-RPC error without id`, 4, gone));
   }
-  return { row: { event: name, before, after: counts.join() }, targets };
+  return { row: { event: name, counts: recovery === 'Enabled' ? `${before} | ${counts}` : `${before} | 404`, before, after: counts.join() }, targets };
 }
 
 const SINGLE = {
   'one-session': () => oneSession('one-session'),
-  'one-session-at-once': () => oneSession('one-session-at-once', { atOnce: true }),
+  'one-session-at-once': () => oneSession('one-session-at-once', { atOnce: true, kill: 'SIGKILL' }),
   'no-recovery': () => oneSession('no-recovery', { recovery: 'Disabled' }),
   control,
 };
@@ -354,8 +357,8 @@ async function main() {
     }
   }
   console.log('');
-  printTable(rows, ['event', 'calls', 'failed', 'answered', 'broken', 'not allowed', 'lost', 'moved', 'split', 'streams',
-    'streams broken', 'seconds', 'drains', 'exits', 'before', 'after']);
+  printTable(rows, ['event', 'calls', 'failed', 'answered', 'broken', 'not allowed', 'lost', 'moved', 'split', 'streams ended',
+    'streams broken', 'deaf', 'seconds', 'drains', 'exits', 'counts']);
   return finish('chaos', rows, targets);
 }
 

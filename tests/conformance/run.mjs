@@ -19,7 +19,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { FLEET_PATH, Gateways, frontOf, sampleServer, startServer } from '../testbed/bed.mjs';
+import { Gateways, fleetPath, frontOf, sampleServer, startServer } from '../testbed/bed.mjs';
 import { npmPackages, pinnedNode } from '../testbed/install.mjs';
 import { stopAll } from '../testbed/processes.mjs';
 import { atLeast, equals, finish, printTable } from '../testbed/report.mjs';
@@ -88,8 +88,8 @@ async function setups() {
   const { splitter } = await frontOf(set);
   const { port } = await requestSplitter(set.all.map((gateway) => gateway.port));
   return [
-    { through: 'gateways', url: `http://localhost:${splitter.port}${FLEET_PATH}` },
-    { through: 'gateways, each request', url: `http://localhost:${port}${FLEET_PATH}` },
+    { through: 'gateways', url: `http://localhost:${splitter.port}${fleetPath()}` },
+    { through: 'gateways, each request', url: `http://localhost:${port}${fleetPath()}` },
     await control(),
   ];
 }

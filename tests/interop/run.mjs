@@ -9,7 +9,7 @@
 // counter), progress, elicitation and sampling where both sides can, a resource, a prompt, close.
 // Each cell also runs against one replica without any gateway, so that a failure has an owner.
 // Connections are dealt to the gateways in turn, and in a further pass single requests are, so that
-// no session stays with one gateway. Writes target/reports/interop.json; exit 1 = a target is missed.
+// no session stays with one gateway; the bare replicas, dealt so, are the negative control. Writes target/reports/interop.json; exit 1 = a target is missed.
 
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
@@ -18,7 +18,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { FLEET_PATH, Gateways, fixtureBinary, frontOf, sampleServer, startServer } from '../testbed/bed.mjs';
+import { Gateways, fixtureBinary, fleetPath, frontOf, sampleServer, startServer } from '../testbed/bed.mjs';
 import { npmPackages, pinnedNode, pythonPackages } from '../testbed/install.mjs';
 import { repository, stopAll } from '../testbed/processes.mjs';
 import { equals, finish, printTable } from '../testbed/report.mjs';
@@ -27,6 +27,8 @@ import { requestSplitter } from '../testbed/splitter.mjs';
 const here = path.dirname(fileURLToPath(import.meta.url));
 const CALLS = 50;
 const CELL_MS = 120_000;
+/** The client that also meets the bare replicas, dealt its requests in turn: it must fail. */
+const CONTROL = 'ts1';
 
 const { values: flags } = parseArgs({
   options: {
@@ -48,7 +50,7 @@ async function main() {
   const rows = [];
   for (const server of servers) {
     const urls = await setUp(server);
-    for (const client of clients) rows.push(await cell(server, client, urls));
+    for (const client of clients.filter(({ name }) => server.clients?.includes(name) ?? true)) rows.push(await cell(server, client, urls));
     await stopAll();
     urls.close();
   }
@@ -121,6 +123,9 @@ function serverKinds({ modules, node, script, py1, py2 }) {
     { ...sampleServer(), plan: FIXTURE },
     { name: 'everything', plan: EVERYTHING,
       start: (port) => ({ command: node, args: [everything, 'streamableHttp'], env: { PORT: String(port) } }) },
+    // The deprecated transport, which only the older packages speak.
+    { name: 'everything-sse', plan: EVERYTHING, path: '/sse', transport: 'SSE', clients: ['py1', 'ts1'],
+      start: (port) => ({ command: node, args: [everything, 'sse'], env: { PORT: String(port) } }) },
     python('py1', py1),
     python('py2', py2),
     { name: 'ts2', plan: OWN_SCRIPT, start: (port) => ({ command: node, args: [script('servers/ts2.mjs'), String(port)] }) },
@@ -186,21 +191,24 @@ async function setUp(kind) {
   const log = 'interop';
   const start = (index) => startServer(kind, `${kind.name}-${index}`, log);
   const servers = [await start(0)];
-  const direct = `http://${servers[0].address}/mcp`;
+  const direct = `http://${servers[0].address}${kind.path ?? '/mcp'}`;
   if (flags.direct) return { direct, close: () => {} };
   servers.push(await start(1));
-  const set = await Gateways.start(`${log}/${kind.name}`, { servers });
+  const set = await Gateways.start(`${log}/${kind.name}`, { servers, kind });
   const { url: gateways, splitter } = await frontOf(set);
   const requests = await requestSplitter(set.all.map((gateway) => gateway.port));
-  const close = () => (splitter.close(), requests.close());
-  return { direct, gateways, requests: `http://127.0.0.1:${requests.port}${FLEET_PATH}`, close };
+  const bare = await requestSplitter(servers.map((server) => server.port));
+  const close = () => [splitter, requests, bare].forEach((way) => way.close());
+  const url = (port, where) => `http://127.0.0.1:${port}${where}`;
+  return { direct, gateways, requests: url(requests.port, fleetPath(kind.path)), control: url(bare.port, kind.path ?? '/mcp'), close };
 }
 
 // One server with one client, each way.
 async function cell(server, client, urls) {
   const plan = { calls: CALLS, ...server.plan };
   const row = { server: server.name, client: client.name };
-  for (const way of ['direct', 'gateways', 'requests'].filter((way) => urls[way])) {
+  const ways = ['direct', 'gateways', 'requests', ...(client.name === CONTROL ? ['control'] : [])];
+  for (const way of ways.filter((way) => urls[way])) {
     const started = Date.now();
     const { version, era, calls, steps } = await client.run(urls[way], plan);
     const bad = Object.entries(steps).filter(([, outcome]) => outcome !== 'ok').map(([name, outcome]) => `${name}: ${outcome}`);
@@ -215,8 +223,8 @@ async function cell(server, client, urls) {
 function report(rows) {
   const word = (result) => (result ? (result.bad.length === 0 ? `ok ${result.calls}` : `FAILS ${result.bad.map((text) => text.split(':')[0])}`) : '-');
   console.log('');
-  printTable(rows.map((row) => ({ ...row, direct: word(row.direct), gateways: word(row.gateways), 'each request': word(row.requests) })),
-    ['server', 'client', 'version', 'direct', 'gateways', 'each request']);
+  printTable(rows.map((row) => ({ ...row, direct: word(row.direct), gateways: word(row.gateways), 'each request': word(row.requests),
+    'no gateway': row.control ? word(row.control) : '' })), ['server', 'client', 'version', 'direct', 'gateways', 'each request', 'no gateway']);
   const name = (row) => `${row.server} with ${row.client}`;
   const ways = flags.direct ? ['direct'] : ['gateways', 'requests'];
   const failing = (way) => rows.filter((row) => row[way].bad.length > 0);
@@ -225,7 +233,12 @@ function report(rows) {
     { ...equals(`${rows.length} cells, ${way}: sessions with a failed step`, 0, failing(way).length), which: failing(way).map(name) },
     { ...equals(`${rows.length} cells, ${way}: sessions with other calls than direct`, 0, differing(way).length), which: differing(way).map(name) },
   ]);
-  for (const { which } of targets) if (which.length > 0) console.log(`  ${which.join(', ')}`);
+  const controls = rows.filter((row) => row.control);
+  if (controls.length > 0) {
+    const failed = controls.filter((row) => row.control.bad.length > 0).length;
+    targets.push(equals(`${controls.length} servers without gateways: sessions that fail`, controls.length, failed));
+  }
+  for (const { which = [] } of targets) if (which.length > 0) console.log(`  ${which.join(', ')}`);
   const versions = { rmcp: '3.9.0', 'server-everything': '2026.8.31', 'mcp (PyPI)': '1.30.0, 2.3.0', 'sdk (npm)': '1.32.2',
     'server, client (npm)': '2.4.0', inspector: '2.12.0' };
   return finish('interop', [{ versions, host: os.arch() }, ...rows], targets);

@@ -84,12 +84,15 @@ pub async fn the_api_server_takes_what_the_chart_renders(suite: Arc<Suite>) -> T
             &suite.cluster,
             &["template", "mcp-fleet", &chart(), "--namespace", NAMESPACE, "--values", &path],
         )?;
-        // Its kind belongs to the Prometheus operator, which is not here.
-        let (kept, without): (Vec<&str>, Vec<&str>) =
-            rendered.split("\n---").partition(|m| !m.contains("\nkind: ServiceMonitor"));
-        check(without.len() == usize::from(name.starts_with("servicemonitor")), || {
-            format!("{name}: {without:?}")
-        })?;
+        // Kinds of the Prometheus operator and of the Gateway API, which are not here.
+        let foreign = |m: &&str| m.contains("\nkind: ServiceMonitor") || m.contains("\nkind: HTTPRoute");
+        let (without, kept): (Vec<&str>, Vec<&str>) = rendered.split("\n---").partition(foreign);
+        let expected = match name.as_str() {
+            "servicemonitor-values" => 1,
+            "gateway-values" => 2,
+            _ => 0,
+        };
+        check(without.len() == expected, || format!("{name}: {without:?}"))?;
         dry_run(&suite, &name, &kept.join("\n---"))?;
     }
     Ok(())
@@ -126,6 +129,7 @@ pub async fn install_upgrade_uninstall(_suite: Arc<Suite>) -> TestResult {
         format!("{deployment:?}")
     })?;
 
+    let sealed = keys(&cluster)?;
     // The fake pods run nothing: the operator runs here, with the rights that the chart gave it.
     let tools = support_namespace(&cluster, &client, "tools")?;
     let operator = Operator::builder("chart").start(&cluster)?;
@@ -150,7 +154,16 @@ pub async fn install_upgrade_uninstall(_suite: Arc<Suite>) -> TestResult {
     check(look::pods(&tools, "weather").await?.len() == 2, || "its pods did not survive".into())?;
 
     helm(&cluster, &[&["install"], &release[..], &waited].concat())?;
-    check(tools.get("weather").await?.uid() == fleet.uid(), || "the fleet did not survive".into())
+    check(tools.get("weather").await?.uid() == fleet.uid(), || "the fleet did not survive".into())?;
+    check(keys(&cluster)? == sealed, || "the keys did not survive, and with them all sessions".into())
+}
+
+/// The keys of the gateway, as Helm made them.
+fn keys(cluster: &Cluster) -> Result<String, Failed> {
+    let name = ["-n", NAMESPACE, "get", "secret", "mcp-fleet-gateway-keys"];
+    let keys = cluster.kubectl_ok([&name[..], &["-o", "jsonpath={.data.keys\\.json}"]].concat())?;
+    check(keys.len() > 60, || format!("no keys: {keys}"))?;
+    Ok(keys)
 }
 
 fn support_namespace(cluster: &Cluster, client: &kube::Client, name: &str) -> Result<Namespace, Failed> {

@@ -15,6 +15,7 @@ mod support;
 mod at_rest;
 mod chart;
 mod deletion;
+mod gateways;
 mod look;
 mod scaling;
 mod status;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
             case!(status::a_rollout_that_cannot_finish_keeps_the_old_pods),
             case!(at_rest::nothing_is_written),
             case!(upgrade::another_version_restarts_nobody),
+            case!(gateways::a_scale_down_takes_the_emptiest),
             case!(chart::the_offline_checks_hold),
             case!(chart::the_api_server_takes_what_the_chart_renders),
             case!(chart::the_api_server_takes_deploy_and_the_samples),

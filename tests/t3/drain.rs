@@ -93,6 +93,7 @@ pub async fn a_node_drain_fails_no_call(suite: Arc<Suite>) -> TestResult {
     if on_n2().await? == 0 {
         return Err("no pod on n2: the fleet is not spread over the nodes".into());
     }
+    let alone = lab::N2.lock().await;
     let drained = under_load(&suite, &ns, "drained", async || {
         // Only this fleet's pods: other tests run on the same node. The selector knows no namespace, hence
         // the fleet's name.
@@ -108,6 +109,7 @@ pub async fn a_node_drain_fails_no_call(suite: Arc<Suite>) -> TestResult {
     })
     .await;
     suite.kubectl(&["uncordon", "n2"])?;
+    drop(alone);
     drained?;
     lab::delete_fleet(&ns, "drained").await
 }

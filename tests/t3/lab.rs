@@ -99,7 +99,11 @@ pub fn with(mut spec: Value, path: &str, value: Value) -> Value {
     spec
 }
 
-/// Where clients in pods reach a fleet.
+/// Held by a test that makes the node n2 unschedulable: the end of one would let pods onto it again in the
+/// middle of another.
+pub static N2: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Where clients in pods reach a fleet's own Service.
 pub fn url(ns: &Namespace, fleet: &str) -> String {
     format!("http://{fleet}.{}.svc/mcp", ns.name)
 }
@@ -289,44 +293,69 @@ pub enum Connections {
     Pool,
 }
 
-/// Calls through a Service for as long as a test needs them.
+impl Connections {
+    fn name(self) -> &'static str {
+        match self {
+            Self::PerCall => "per-call",
+            Self::Pool => "pool",
+        }
+    }
+}
+
+/// Calls at once of a [`Load`].
+pub const CONCURRENCY: u64 = 6;
+
+/// Calls for as long as a test needs them.
 pub struct Load {
     pod: String,
     output: JoinHandle<std::io::Result<std::process::Output>>,
 }
 
 impl Load {
-    /// Starts it and waits until calls are answered.
+    /// Starts it through the fleet's own Service and waits until calls are answered.
     pub async fn start(
         suite: &Suite,
         ns: &Namespace,
         fleet: &str,
         connections: Connections,
     ) -> Result<Self, Failed> {
-        let url = url(ns, fleet);
-        let (kind, more): (&str, &[&str]) = match connections {
-            Connections::PerCall => ("per-call", &["--rate", "20"]),
-            Connections::Pool => (
-                "pool",
-                &["--rate", "20", "--idle-seconds", "5", "--busy-seconds", "3", "--pause-seconds", "7"],
-            ),
+        let pod = format!("load-{}", connections.name());
+        Self::start_at(suite, ns, &pod, &url(ns, fleet), "modern", connections).await
+    }
+
+    /// The same in a pod of this name, to this URL, with calls of this era: the legacy ones in
+    /// [`CONCURRENCY`] sessions.
+    pub async fn start_at(
+        suite: &Suite,
+        ns: &Namespace,
+        pod: &str,
+        url: &str,
+        era: &str,
+        connections: Connections,
+    ) -> Result<Self, Failed> {
+        let more: &[&str] = match connections {
+            Connections::PerCall => &["--rate", "20"],
+            Connections::Pool => {
+                &["--rate", "20", "--idle-seconds", "5", "--busy-seconds", "3", "--pause-seconds", "7"]
+            }
         };
-        let pod = format!("load-{kind}");
+        let concurrency = CONCURRENCY.to_string();
         // Calls that take a while, so that some run at any moment.
-        let mut args = vec!["--url", &url, "--output", "json", "load", "--tool", "sleep"];
-        args.extend(["--arguments", r#"{"milliseconds":200}"#, "--concurrency", "6", "--connections", kind]);
+        let mut args = vec!["--url", url, "--lifecycle", era, "--output", "json", "load", "--tool", "sleep"];
+        args.extend(["--arguments", r#"{"milliseconds":200}"#, "--concurrency", &concurrency]);
+        args.extend(["--connections", connections.name()]);
         args.extend(["--progress-seconds", "1"]);
         args.extend(more);
-        start_client(ns, &pod, &args).await?;
+        start_client(ns, pod, &args).await?;
         wait::until("the first calls", PODS, async || {
-            let log = ns.api::<Pod>().logs(&pod, &LogParams::default()).await.map_err(|e| e.to_string())?;
+            let log = ns.api::<Pod>().logs(pod, &LogParams::default()).await.map_err(|e| e.to_string())?;
             if log.lines().count() >= 2 { Ok(()) } else { Err(log) }
         })
         .await?;
         let mut logs: Command = suite.cluster.kubectl();
-        logs.args(["-n", &ns.name, "logs", "--follow", &pod]).stdin(Stdio::null());
+        logs.args(["-n", &ns.name, "logs", "--follow", pod]).stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || logs.output());
-        Ok(Self { pod, output })
+        Ok(Self { pod: pod.to_owned(), output })
     }
 
     /// Ends it and checks that no call has failed; what it reports.

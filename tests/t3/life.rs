@@ -58,8 +58,9 @@ pub async fn from_apply_to_answered_calls(suite: Arc<Suite>) -> TestResult {
     let (head, row) = table.split_once('\n').ok_or("a table")?;
     let head: Vec<&str> = head.split_whitespace().collect();
     let row: Vec<&str> = row.split_whitespace().collect();
+    let through_gateways = format!("http://mcp-fleet-gateway.{}/{}/weather/mcp", lab::SYSTEM, ns.name);
     let wanted = ["NAME", "READY", "DESIRED", "MIN", "MAX", "STATUS", "AGE", "URL", "IMAGE"];
-    if head != wanted || row[..6] != ["weather", "2", "2", "2", "10", "Ready"] || row[7] != url {
+    if head != wanted || row[..6] != ["weather", "2", "2", "2", "10", "Ready"] || row[7] != through_gateways {
         return Err(format!("kubectl get mcpfleet says\n{table}").into());
     }
     lab::delete_fleet(&ns, "weather").await

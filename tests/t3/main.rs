@@ -17,6 +17,7 @@ mod support;
 
 mod cpu_scaling;
 mod drain;
+mod gateway;
 mod lab;
 mod life;
 mod security;
@@ -41,11 +42,13 @@ fn main() -> ExitCode {
         // The long ones first: the others then run beside them.
         vec![
             case!(cpu_scaling::load_scales_up_and_its_end_scales_down),
+            case!(gateway::planned_changes_fail_no_call),
             case!(life::a_dead_node_is_told_and_left),
             case!(drain::a_server_that_ignores_sigterm_ends_at_once),
             case!(drain::an_image_update_fails_no_call),
             case!(drain::a_scale_down_fails_no_call),
             case!(drain::a_node_drain_fails_no_call),
+            case!(gateway::a_session_outlives_its_pods),
             case!(trouble::a_bad_value_is_told_and_reverted),
             case!(trouble::a_server_that_needs_more_memory_is_told_so),
             case!(drain::a_busy_pod_ends_after_its_call_and_an_empty_one_at_once),

@@ -13,8 +13,8 @@ const FIXTURE = path.join(repository, 'tests/fixtures/mcp-server');
 const NAMESPACE = 'tools';
 const FLEET = 'proof';
 
-/** Path of the only fleet behind the gateways. */
-export const FLEET_PATH = `/${NAMESPACE}/${FLEET}/mcp`;
+/** Path of the only fleet behind the gateways, whose servers have this MCP path. */
+export const fleetPath = (serverPath = '/mcp') => `/${NAMESPACE}/${FLEET}${serverPath}`;
 
 /** A binary of the sample crate, built if need be. */
 export function fixtureBinary(name) {
@@ -59,15 +59,17 @@ export function sampleServer(flags = []) {
 
 /** Gateways of one set: the same fleet, the same keys, each other as peers. */
 export class Gateways {
-  constructor(log, settings) {
+  constructor(log, settings, kind) {
     this.log = log;
     this.settings = settings;
+    this.kind = kind;
     this.folder = path.join(repository, 'target/test-logs', log);
     this.all = [];
   }
 
-  static async start(log, { count = 2, servers, settings = {} }) {
-    const set = new Gateways(log, settings);
+  /** `kind` says how its servers speak, if not as usual: {transport, path}. */
+  static async start(log, { count = 2, servers, settings = {}, kind = {} }) {
+    const set = new Gateways(log, settings, kind);
     fs.mkdirSync(set.folder, { recursive: true });
     const key = { id: 'k1', key: randomBytes(32).toString('base64'), notBefore: '2026-01-01T00:00:00Z' };
     fs.writeFileSync(path.join(set.folder, 'keys.json'), JSON.stringify([key]), { mode: 0o600 });
@@ -115,7 +117,7 @@ export class Gateways {
         peers: this.all.filter((other) => other !== gateway).map((other) => `127.0.0.1:${other.ports.peer}`),
         keys: { file: path.join(this.folder, 'keys.json') },
         fleets: [{
-          namespace: NAMESPACE, name: FLEET, path: '/mcp',
+          namespace: NAMESPACE, name: FLEET, path: this.kind.path ?? '/mcp', transport: this.kind.transport ?? 'StreamableHTTP',
           endpoints: this.addresses.map((address) => ({ address })),
           gateway: this.settings,
         }],
@@ -134,7 +136,7 @@ export class Gateways {
 /** A splitter before the gateways and the URL of the fleet behind it. */
 export async function frontOf(gateways) {
   const splitter = await new Splitter(gateways.all).listen();
-  return { splitter, url: `http://127.0.0.1:${splitter.port}${FLEET_PATH}` };
+  return { splitter, url: `http://127.0.0.1:${splitter.port}${fleetPath(gateways.kind.path)}` };
 }
 
 /** Does the URL answer, with this status if one is given? */

@@ -54,6 +54,7 @@ impl Permit {
         fleet.active.fetch_add(1, Ordering::Relaxed);
         let clock = worker.gateway.clock;
         let now = clock.now();
+        fleet.totals.admitted();
         fleet.totals.inflight_start(now);
         endpoint.totals.inflight_start(now);
         Self {

@@ -12,7 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{pipe, record::Record, relay::Relay};
-use crate::gateway::conn::guard::Answering;
+use crate::gateway::{conn::guard::Answering, metrics::FleetMetrics};
 
 /// All bodies of requests together, in KiB (gateway.md section 4). Small ones are not counted: connections are
 /// limited.
@@ -114,22 +114,44 @@ pub struct Answer {
     record: Option<Box<Record>>,
     /// Tells the connection that the next request may be read.
     finished: Option<Answering>,
+    /// Counts it as long as it is open.
+    gauge: Option<FleetMetrics>,
 }
 
 impl Answer {
     /// A whole body.
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self { inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())), record: None, finished: None }
+        Self {
+            inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
+            record: None,
+            finished: None,
+            gauge: None,
+        }
     }
 
     /// What a server sends, as it comes.
     pub(crate) fn relay(relay: Relay) -> Self {
-        Self { inner: Inner::Relay(Box::new(relay)), record: None, finished: None }
+        Self { inner: Inner::Relay(Box::new(relay)), record: None, finished: None, gauge: None }
     }
 
     /// What a task of ours sends.
     pub(crate) fn pipe(reader: pipe::Reader) -> Self {
-        Self { inner: Inner::Pipe(reader), record: None, finished: None }
+        Self { inner: Inner::Pipe(reader), record: None, finished: None, gauge: None }
+    }
+
+    /// It is a stream of events.
+    pub(crate) fn is_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Whole(_) => false,
+            Inner::Relay(relay) => relay.is_stream(),
+            Inner::Pipe(_) => true,
+        }
+    }
+
+    /// Counts it as an open stream until its end.
+    pub(crate) fn gauged(&mut self, metrics: FleetMetrics) {
+        metrics.streams.inc();
+        self.gauge = Some(metrics);
     }
 
     /// Completes `record` at its end.
@@ -188,6 +210,9 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        if let Some(metrics) = &self.gauge {
+            metrics.streams.dec();
+        }
         let Some(record) = &mut self.record else { return };
         match &self.inner {
             Inner::Whole(None) => record.complete(),

@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, header, request, response, uri::PathAndQuery,
 };
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::{
     admit::{Permit, Shed, client_key},
@@ -183,7 +184,7 @@ impl Context {
             Arrived::Whole { mut head, body, permit } => {
                 drop(permit);
                 self.dress(&mut head, session);
-                if body.len() <= super::exchange::SMALL as usize {
+                if body.len() <= super::exchange::SMALL as usize && !self.record.looked {
                     self.record.facts.look(&body);
                 }
                 self.finish(head, Answer::whole(body))
@@ -203,6 +204,7 @@ impl Context {
                     id: tail.id.filter(|_| is_events).map(RawValue::to_owned),
                     outlives: tail.outlives.then(|| self.within()),
                     idle: self.view.spec.settings.timeouts.stream_idle,
+                    end: self.view.spec.settings.timeouts.stream_max.map(|longest| Instant::now() + longest),
                     session: tail.session,
                 };
                 let mut relay = Relay::new(rest, mode, carried);
@@ -246,8 +248,17 @@ impl Context {
         }
     }
 
+    /// When a stream of this fleet has to end; far away where it need not.
+    pub(crate) fn stream_end(&self) -> Instant {
+        let longest = self.view.spec.settings.timeouts.stream_max;
+        Instant::now() + longest.unwrap_or(Duration::from_secs(365 * 24 * 3600))
+    }
+
     /// An answer with a body of our making.
     pub(crate) fn finish(self, head: response::Parts, mut body: Answer) -> Response<Answer> {
+        if body.is_stream() {
+            body.gauged(self.fleet.metrics.clone());
+        }
         body.recorded(self.record);
         Response::from_parts(head, body)
     }

@@ -61,6 +61,7 @@ pub(crate) async fn other(context: Context, head: Head, body: Bytes, prefix: &st
             Ok(arrived) => arrived,
             Err(Failure::Undelivered(_)) if tried.len() < TRIES => {
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
+                context.fleet.totals.retried();
                 continue;
             }
             Err(failure) => return context.modern_failure(&failure, None),

@@ -172,6 +172,7 @@ pub(crate) async fn post(
                 }
                 again = false;
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
+                context.fleet.totals.retried();
                 bound = match named.relocate(&context, authorization.as_ref(), Because::Dead, &bound).await {
                     Ok(bound) => bound,
                     Err(why) => return gone(context, why, id),
@@ -179,10 +180,15 @@ pub(crate) async fn post(
                 continue;
             }
         };
-        if again && forgot(&context, &arrived, &bound, &head.headers).await {
-            again = false;
+        if forgot(&context, &arrived, &bound, &head.headers).await {
             drop(arrived);
+            if !again {
+                // Made again, and forgotten again: the client has to begin anew (G7).
+                return gone(context, Gone::Lost, id);
+            }
+            again = false;
             context.fleet.metrics.retries.inc(RetryReason::Session);
+            context.fleet.totals.retried();
             bound = match named.relocate(&context, authorization.as_ref(), Because::Forgotten, &bound).await {
                 Ok(bound) => bound,
                 Err(why) => return gone(context, why, id),
@@ -279,6 +285,7 @@ pub(crate) async fn initialize(
             Ok(arrived) => break arrived,
             Err(Failure::Undelivered(_)) if tried.len() < TRIES => {
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
+                context.fleet.totals.retried();
             }
             Err(failure) => return context.legacy_failure(&failure, id),
         }
@@ -389,6 +396,7 @@ pub(crate) async fn unbound(
             }
             Err(Failure::Undelivered(_)) if tried.len() < TRIES => {
                 context.fleet.metrics.retries.inc(RetryReason::Connect);
+                context.fleet.totals.retried();
             }
             Err(failure) => return context.legacy_failure(&failure, id),
         }

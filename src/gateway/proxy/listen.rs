@@ -198,13 +198,14 @@ impl Listen {
         let mut honoured: Option<Honoured> = None;
         let mut early = Some(Vec::new());
         let mut resting = HashMap::new();
+        let end = self.context.stream_end();
         let mut silent_at = Instant::now() + KEEP_ALIVE;
         loop {
             let waits = early.is_some();
             select! {
                 biased;
                 () = writer.left() => return,
-                () = closing.cancelled() => {
+                () = async { select! { () = closing.cancelled() => {}, () = sleep_until(end) => {} } } => {
                     let _ = writer.send(answers::event(&answers::listen_end(&self.id))).await;
                     return;
                 }

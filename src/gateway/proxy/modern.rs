@@ -76,7 +76,7 @@ pub(crate) async fn post(
     let mut headers = head.headers;
     headers.remove(names::SESSION_ID);
     if context.record.method == McpMethod::Listen {
-        return listen::post(context, headers, body, envelope, version).await;
+        return Box::pin(listen::post(context, headers, body, envelope, version)).await;
     }
     let mut echo = Echo::default();
     let (course, body) = course(&context, &mut headers, body.clone(), envelope, &mut echo);
@@ -203,7 +203,9 @@ async fn any(
     need: &Need,
     echo: Echo,
 ) -> Response<Answer> {
-    let repeatable = is_repeatable(context.record.method);
+    let idempotent_tools = context.view.spec.settings.retries.idempotent_tools;
+    let repeatable = is_repeatable(context.record.method)
+        || (idempotent_tools && context.record.method == McpMethod::ToolsCall);
     let mut tried: Vec<u64> = Vec::new();
     let mut _retrying = None;
     loop {
@@ -247,6 +249,7 @@ async fn any(
                 };
                 let reason = if undelivered { RetryReason::Connect } else { RetryReason::Repeatable };
                 context.fleet.metrics.retries.inc(reason);
+                context.fleet.totals.retried();
             }
         }
     }
@@ -289,6 +292,7 @@ fn pass(mut context: Context, arrived: Arrived, id: Option<&RawValue>, echo: Ech
     };
     match arrived {
         Arrived::Whole { mut head, body, permit } => {
+            context.record.looked = true;
             let body = match sealing.rewritten(&body, &mut context.record.facts) {
                 Some(sealed) => {
                     head.headers.remove(http::header::CONTENT_LENGTH);

@@ -1,7 +1,10 @@
 //! What is known of a request, for the metrics, the log and the load reports. Completed once, when the answer
 //! has ended or its client has left.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
 
 use memchr::memmem;
 
@@ -35,11 +38,15 @@ impl Facts {
     /// Looks for a failure in a piece of an answer that is not parsed: a sign in a text would count too, which a
     /// metric can bear.
     pub(crate) fn look(&mut self, piece: &[u8]) {
-        if memmem::find(piece, b"\"isError\":true").is_some() {
+        static FAILED: LazyLock<memmem::Finder<'static>> =
+            LazyLock::new(|| memmem::Finder::new(b"\"isError\":true"));
+        static ERROR: LazyLock<memmem::Finder<'static>> =
+            LazyLock::new(|| memmem::Finder::new(b"\"error\":{\"code\":"));
+        if FAILED.find(piece).is_some() {
             self.tool_failed = true;
         }
         if self.code.is_none()
-            && let Some(at) = memmem::find(piece, b"\"error\":{\"code\":")
+            && let Some(at) = ERROR.find(piece)
         {
             let digits = &piece[at + 16..piece.len().min(at + 28)];
             let end = digits.iter().position(|b| !(b.is_ascii_digit() || *b == b'-')).unwrap_or(digits.len());
@@ -80,6 +87,8 @@ pub(crate) struct Record {
     pub(crate) status: u16,
     /// What the answer says.
     pub(crate) facts: Facts,
+    /// The whole answer has been looked into.
+    pub(crate) looked: bool,
     /// Why it is not the pod's.
     pub(crate) verdict: Verdict,
     /// It is a stream without end, whose length says nothing.
@@ -111,6 +120,7 @@ impl Record {
             version: Version::None,
             status: 0,
             facts: Facts::default(),
+            looked: false,
             verdict: Verdict::Served,
             is_stream: false,
             endpoint: None,
@@ -195,6 +205,9 @@ impl Drop for Record {
                 fleet.metrics.requested(outcome, status);
                 if !self.is_stream {
                     fleet.totals.completed(outcome, took);
+                    if let Some(endpoint) = &self.endpoint {
+                        endpoint.totals.completed(outcome, took);
+                    }
                 }
                 if !self.is_stream && self.method != Method::None {
                     fleet.metrics.observe(&Observation {

@@ -8,12 +8,14 @@ use std::{
     collections::VecDeque,
     future::Future as _,
     pin::Pin,
+    sync::LazyLock,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming, SizeHint};
+use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 use tokio::{
     task::spawn_local,
@@ -58,6 +60,8 @@ pub(crate) struct Carried {
     pub(crate) outlives: Option<Duration>,
     /// Longest silence of a call's stream.
     pub(crate) idle: Duration,
+    /// When the stream has to end; looked at when it is silent.
+    pub(crate) end: Option<Instant>,
     /// The call belongs to a session, and the server may ask its client for something.
     pub(crate) session: Option<SessionCall>,
 }
@@ -80,16 +84,17 @@ struct Rest {
     id: Option<Box<RawValue>>,
     outlives: Option<Duration>,
     idle: Duration,
+    end: Option<Instant>,
     session: Option<SessionCall>,
 }
 
 impl Relay {
     pub(crate) fn new(upstream: Incoming, mode: Mode, carried: Carried) -> Self {
-        let Carried { lease, permit, id, outlives, idle, session } = carried;
+        let Carried { lease, permit, id, outlives, idle, end, session } = carried;
         Self {
             upstream: Some(upstream),
             lease: Some(lease),
-            carried: Some(Rest { permit, id, outlives, idle, session }),
+            carried: Some(Rest { permit, id, outlives, idle, end, session }),
             mode,
             out: VecDeque::new(),
             ended: false,
@@ -102,6 +107,11 @@ impl Relay {
     /// What was read of the answer before its head went out.
     pub(crate) fn put_first(&mut self, chunk: Bytes) {
         self.take_in(chunk);
+    }
+
+    /// It carries events.
+    pub(crate) fn is_stream(&self) -> bool {
+        !matches!(self.mode, Mode::Raw)
     }
 
     /// The server has said all that it had to say, or what it had to is replaced.
@@ -234,7 +244,8 @@ impl Relay {
         }
         timer.as_mut().reset(now + KEEP_ALIVE);
         let longest = self.carried.as_ref().map_or(Duration::MAX, |c| c.idle);
-        if now.duration_since(since) >= longest {
+        let over = self.carried.as_ref().and_then(|c| c.end).is_some_and(|end| now >= end);
+        if over || now.duration_since(since) >= longest {
             let ended = self.end_for_the_server(&Fault::UpstreamTimeout);
             return Poll::Ready(ended);
         }
@@ -278,6 +289,8 @@ pub(crate) async fn read_on(mut upstream: Incoming, lease: Option<Lease>, permit
 
 /// Whether events carry a request of the server to its client.
 pub(crate) fn asks_client(chunk: &[u8]) -> bool {
-    const ASKS: [&[u8]; 3] = [b"\"sampling/createMessage\"", b"\"elicitation/create\"", b"\"roots/list\""];
-    ASKS.iter().any(|ask| memchr::memmem::find(chunk, ask).is_some())
+    static ASKS: LazyLock<[Finder<'static>; 3]> = LazyLock::new(|| {
+        [&b"\"sampling/createMessage\""[..], b"\"elicitation/create\"", b"\"roots/list\""].map(Finder::new)
+    });
+    ASKS.iter().any(|ask| ask.find(chunk).is_some())
 }

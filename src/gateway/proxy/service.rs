@@ -40,7 +40,7 @@ pub async fn serve(
     let mut response = match admit(&worker, &client, &mut head) {
         Ok(Admitted { context, prefix, is_mcp }) => {
             let request = Arriving { head, body, guard };
-            let mut response = route(context, request, &prefix, is_mcp).await;
+            let mut response = Box::pin(route(context, request, &prefix, is_mcp)).await;
             if let Some(origin) = origin {
                 for (name, value) in cors_headers(&origin) {
                     response.headers_mut().insert(name, value);
@@ -135,8 +135,9 @@ fn admit(
         return Err(plain(record, &Fault::BadHeaders(name), 400));
     }
     let path = match head.uri.query() {
-        Some(query) => PathAndQuery::try_from(format!("{rest}?{query}")),
+        None if is_mcp => Ok(view.mcp_path.clone()),
         None => PathAndQuery::try_from(rest),
+        Some(query) => PathAndQuery::try_from(format!("{rest}?{query}")),
     };
     let Ok(path) = path else {
         return Err(plain(record, &Fault::UnknownRoute, Fault::UnknownRoute.status(modern)));
@@ -202,7 +203,7 @@ async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bo
         entry.bytes_in = body.bytes.len() as u64;
     }
     if !is_mcp {
-        return events::other(context, head, body.bytes, prefix).await;
+        return Box::pin(events::other(context, head, body.bytes, prefix)).await;
     }
     match head.method {
         Method::POST => post(context, head, body.bytes).await,
@@ -215,10 +216,10 @@ async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bo
         Method::GET | Method::DELETE => {
             let is_get = head.method == Method::GET;
             match head.headers.get(names::SESSION_ID).cloned() {
-                Some(token) if is_get => stream::get(context, head, token).await,
-                Some(token) => legacy::delete(context, head, token).await,
+                Some(token) if is_get => Box::pin(stream::get(context, head, token)).await,
+                Some(token) => Box::pin(legacy::delete(context, head, token)).await,
                 // HTTP+SSE may live on the MCP path itself.
-                None => events::other(context, head, Bytes::new(), prefix).await,
+                None => Box::pin(events::other(context, head, Bytes::new(), prefix)).await,
             }
         }
         _ => context.empty(StatusCode::METHOD_NOT_ALLOWED),
@@ -260,12 +261,12 @@ async fn post(mut context: Context, head: Head, body: Bytes) -> Response<Answer>
             let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
             context.refuse(&Fault::Header(mismatch), id)
         }
-        Era::LegacyInitialize => legacy::initialize(context, head, body.clone(), &envelope).await,
+        Era::LegacyInitialize => Box::pin(legacy::initialize(context, head, body.clone(), &envelope)).await,
         Era::LegacySession => match session {
-            Some(token) => legacy::post(context, head, body.clone(), &envelope, token).await,
-            None => legacy::unbound(context, head, body.clone(), Some(&envelope)).await,
+            Some(token) => Box::pin(legacy::post(context, head, body.clone(), &envelope, token)).await,
+            None => Box::pin(legacy::unbound(context, head, body.clone(), Some(&envelope))).await,
         },
-        Era::LegacyUnbound => legacy::unbound(context, head, body.clone(), Some(&envelope)).await,
+        Era::LegacyUnbound => Box::pin(legacy::unbound(context, head, body.clone(), Some(&envelope))).await,
     }
 }
 
@@ -283,5 +284,23 @@ fn describe(context: &mut Context, envelope: &Envelope<'_>) {
     if let Some(entry) = &mut record.entry {
         entry.mcp_method = envelope.method.as_deref().map(Into::into);
         entry.era = if context.is_modern { "modern" } else { "legacy" };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every connection owns the memory of one such future, and every request moves it: what is rare lies behind
+    /// a pointer.
+    #[test]
+    fn a_request_is_small() {
+        fn future_of<F>(
+            _: &impl Fn(Rc<Worker>, Rc<Client>, Option<GuardHandle>, Request<Incoming>) -> F,
+        ) -> usize {
+            size_of::<Option<F>>()
+        }
+        let bytes = future_of(&serve);
+        assert!(bytes <= 1536, "{bytes} bytes");
     }
 }

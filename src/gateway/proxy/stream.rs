@@ -28,7 +28,7 @@ use super::{
 use crate::gateway::{
     fleet::{Clock, Endpoint},
     mcp::sse,
-    session::{self, Because, Bound, is_event_stream},
+    session::{self, Because, Bound, Gone, is_event_stream},
 };
 
 /// How often a session that could not leave its pod is tried again.
@@ -88,7 +88,10 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
     let mut again = true;
     let arrived = loop {
         let because = match open(&context, &head.headers, &bound).await {
-            Ok(arrived) if again && forgot(&context, &arrived, &bound, &head.headers).await => {
+            Ok(arrived) if forgot(&context, &arrived, &bound, &head.headers).await => {
+                if !again {
+                    return gone(context, Gone::Lost, None);
+                }
                 Because::Forgotten
             }
             Ok(arrived) => break arrived,
@@ -116,7 +119,9 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
             let Dressed { context, head: answer } =
                 context.dressed(answer, &permit, SessionHeader::Echo(&named.token));
             drop(permit);
-            let stream = Stream { context: context.detached(), headers: head.headers, named, authorization };
+            let end = context.stream_end();
+            let stream =
+                Stream { context: context.detached(), headers: head.headers, named, authorization, end };
             spawn_local(stream.run(source, writer));
             context.finish(answer, Answer::pipe(reader))
         }
@@ -157,6 +162,7 @@ struct Stream {
     headers: HeaderMap,
     named: Named,
     authorization: Option<HeaderValue>,
+    end: Instant,
 }
 
 impl Stream {
@@ -195,6 +201,7 @@ impl Stream {
         let closing = self.context.worker.gateway.closing.clone();
         let mut look_again = Instant::now();
         let mut silent_at = Instant::now() + KEEP_ALIVE;
+        let end = self.end;
         loop {
             let between = splitter.is_some() || boundary.at_boundary();
             let chunk = select! {
@@ -209,6 +216,7 @@ impl Stream {
                     },
                 },
                 () = closing.cancelled(), if between => return Ended::Done,
+                () = sleep_until(end), if between => return Ended::Done,
                 () = async { leaving.cancelled().await; sleep_until(look_again).await }, if between => {
                     look_again = Instant::now() + TRY_AGAIN;
                     match self.leave().await {

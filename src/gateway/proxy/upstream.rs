@@ -26,6 +26,7 @@ use crate::gateway::{
     balance::Nanos,
     conn::socket,
     fleet::{Clock, Endpoint, Phase},
+    metrics::Metrics,
 };
 
 /// Idle connections are closed before servers close them: uvicorn does after 5 s, node after 6 s.
@@ -53,6 +54,7 @@ struct Idle {
 
 /// The pools of one thread.
 pub(crate) struct Pool {
+    metrics: Arc<Metrics>,
     clock: Clock,
     idle: RefCell<HashMap<u64, Vec<Idle>>>,
 }
@@ -83,8 +85,8 @@ impl Lease {
 
 impl Pool {
     /// An empty pool.
-    pub(crate) fn new(clock: Clock) -> Rc<Self> {
-        Rc::new(Self { clock, idle: RefCell::default() })
+    pub(crate) fn new(clock: Clock, metrics: Arc<Metrics>) -> Rc<Self> {
+        Rc::new(Self { metrics, clock, idle: RefCell::default() })
     }
 
     /// Closes what idled too long, and all idle connections to endpoints that `is_gone` names.
@@ -161,6 +163,7 @@ impl Pool {
             .await
             .map_err(std::io::Error::other)?;
         let endpoint = Arc::clone(endpoint);
+        self.metrics.upstream_opened.inc();
         endpoint.connections.fetch_add(1, Ordering::Relaxed);
         spawn_local(async move {
             // Its end is told to whoever waits for an answer on it.

@@ -18,7 +18,7 @@ pub struct Worker {
 impl Worker {
     /// For the current thread.
     pub fn new(gateway: Arc<Gateway>, log: AccessLog) -> Rc<Self> {
-        let pool = Pool::new(gateway.clock);
+        let pool = Pool::new(gateway.clock, Arc::clone(&gateway.metrics));
         Rc::new(Self { gateway, pool, log })
     }
 

@@ -127,6 +127,7 @@ pub async fn relocate(
     let _single = entry.moving.lock().await;
     if entry.place().epoch() <= epoch && entry.place() != Place::Ended {
         if !fleet.view().spec.settings.session_recovery {
+            fleet.metrics.recoveries.inc(Recovery::Disabled);
             return Err(Gone::Lost);
         }
         let place = match peers::ask_home(gateway, fleet, seeker, entry, because).await {
@@ -167,6 +168,7 @@ pub(super) async fn recreate(
         }
     }
     if entry.is_pending() && because == Because::Drain {
+        fleet.metrics.recoveries.inc(Recovery::Pending);
         return Err(Gone::Stays);
     }
     let keys = gateway.keys.load_full();
@@ -176,8 +178,11 @@ pub(super) async fn recreate(
         return Err(Gone::Lost);
     };
     let made = make_again(gateway, fleet, seeker, entry, because, &handshake).await;
-    let result = if made.is_ok() { Recovery::Recreated } else { Recovery::Failed };
-    fleet.metrics.recoveries.inc(result);
+    match made {
+        Ok(_) => fleet.metrics.recoveries.inc(Recovery::Recreated),
+        Err(Gone::Ended) => fleet.metrics.recoveries.inc(Recovery::Version),
+        Err(_) => fleet.metrics.recoveries.inc(Recovery::Failed),
+    }
     tracing::info!(fleet = %fleet.key, ?because, ok = made.is_ok(), "a session moves to another pod");
     made
 }
@@ -214,7 +219,8 @@ async fn make_again(
                 }
                 return Ok(place);
             }
-            Err(replay::ReplayError::OtherVersion) => return Err(Gone::Lost),
+            // The client negotiated another revision: it has to begin anew.
+            Err(replay::ReplayError::OtherVersion) => return Err(Gone::Ended),
             Err(error) => {
                 tracing::info!(fleet = %fleet.key, endpoint = %endpoint.name, %error, "a session was not taken");
                 tried.push(endpoint.id);

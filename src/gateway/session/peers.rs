@@ -25,6 +25,7 @@ use crate::{
     domain::FleetKey,
     gateway::{
         fleet::Fleet,
+        metrics::Done,
         seal::{PodId, Purpose},
         shared::{Gateway, Peer},
     },
@@ -136,8 +137,12 @@ async fn call(gateway: &Gateway, peer: SocketAddr, question: Question, within: D
     let host = HeaderValue::from_str(&peer.to_string()).ok()?;
     request.headers_mut().insert(http::header::HOST, host);
     let answer = match one_shot(peer, request, within).await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            gateway.metrics.peer_calls.inc(Done::Ok);
+            answer
+        }
         Err(error) => {
+            gateway.metrics.peer_calls.inc(Done::Failed);
             tracing::debug!(%peer, %error, "a gateway does not answer");
             return None;
         }

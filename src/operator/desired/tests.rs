@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::operator::{gateway::Install, test_support::validated};
+use crate::operator::test_support::{served, validated};
 
 fn rendering() -> Rendering {
     Rendering {
@@ -156,9 +156,6 @@ fn a_taken_deployment_keeps_its_replicas() {
 /// named counts at once, even where it is the default of fleets without a gateway.
 #[test]
 fn a_gateway_restarts_nobody() {
-    let install =
-        Install::new("http://gate.example.com", "gates".into(), vec!["default".into()]).expect("a URL");
-    let bound = |spec: &str| Install::bind(Some(&install), validated(spec));
     let deployment = |fleet: &ValidatedFleet, facts: &Facts| {
         let found = build(fleet, facts, &rendering()).into_iter().find(|d| d.kind == ChildKind::Deployment);
         found.expect("wanted").object
@@ -173,22 +170,20 @@ fn a_gateway_restarts_nobody() {
     };
     let before = deployment(&validated("server: {image: a}"), &Facts::default());
     assert_eq!(grace(&before), 90);
-    let after = deployment(&bound("server: {image: a}"), &keeping(&before));
+    let after = deployment(&served("server: {image: a}"), &keeping(&before));
     assert_eq!(after["spec"]["template"], before["spec"]["template"]);
-    assert_eq!(grace(&deployment(&bound("server: {image: a}"), &Facts::default())), 330);
-    let changed = deployment(&bound("server: {image: b}"), &keeping(&before));
+    assert_eq!(grace(&deployment(&served("server: {image: a}"), &Facts::default())), 330);
+    let changed = deployment(&served("server: {image: b}"), &keeping(&before));
     assert_eq!(grace(&changed), 330, "with the next change of its own");
     let named = "{server: {image: b}, rollout: {drainTimeoutSeconds: 60}}";
-    assert_eq!(grace(&deployment(&bound(named), &keeping(&changed))), 90);
+    assert_eq!(grace(&deployment(&served(named), &keeping(&changed))), 90);
 }
 
 /// Who lists callers need not know the gateway.
 #[test]
 fn the_gateway_gets_through_the_network_policy() {
-    let install =
-        Install::new("http://gate.example.com", "gates".into(), vec!["default".into()]).expect("a URL");
-    let from = |spec: &str, install: Option<&Install>| {
-        let all = build(&Install::bind(install, validated(spec)), &Facts::default(), &rendering());
+    let from = |fleet: ValidatedFleet| {
+        let all = build(&fleet, &Facts::default(), &rendering());
         let policy = all.into_iter().find(|d| d.kind == ChildKind::NetworkPolicy).expect("wanted").object;
         policy["spec"]["ingress"][0]["from"].clone()
     };
@@ -197,11 +192,7 @@ fn the_gateway_gets_through_the_network_policy() {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gates"}},
         "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway"}},
     });
-    assert_eq!(from(listed, Some(&install)), json!([{"podSelector": {}}, peer]));
-    assert_eq!(from(listed, None), json!([{"podSelector": {}}]));
-    assert_eq!(
-        from("server: {image: a}", Some(&install)),
-        Value::Null,
-        "everybody may, the gateway among them"
-    );
+    assert_eq!(from(served(listed)), json!([{"podSelector": {}}, peer]));
+    assert_eq!(from(validated(listed)), json!([{"podSelector": {}}]));
+    assert_eq!(from(served("server: {image: a}")), Value::Null, "everybody may, the gateway among them");
 }

@@ -6,6 +6,7 @@ import sys
 from contextlib import asynccontextmanager
 
 from mcp import ClientSession, types
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from steps import carry_out, fill
 
@@ -42,7 +43,8 @@ class Session:
 
 @asynccontextmanager
 async def connect(url, _era):
-    async with streamable_http_client(url) as (read, write, _):
+    transport = sse_client if url.endswith("/sse") else streamable_http_client
+    async with transport(url) as (read, write, *_):
         async with ClientSession(read, write, elicitation_callback=answer, sampling_callback=say) as session:
             opened = await session.initialize()
             yield Session(session, str(opened.protocolVersion))
