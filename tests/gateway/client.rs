@@ -17,21 +17,21 @@ use tokio::{
 use crate::world::Gateway;
 
 /// The newest revision with sessions.
-pub const LEGACY: &str = "2025-11-25";
+pub(crate) const LEGACY: &str = "2025-11-25";
 /// The first without.
-pub const MODERN: &str = "2026-07-28";
+pub(crate) const MODERN: &str = "2026-07-28";
 /// Where the fleet of the tests is.
-pub const MCP: &str = "/tools/demo/mcp";
+pub(crate) const MCP: &str = "/tools/demo/mcp";
 /// Longest wait for anything that has to happen.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Waits for what has to happen; says what did not.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain waited for {what}"))
 }
 
 /// Waits until something is so.
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     soon(what, async {
         while !is_so() {
             sleep(Duration::from_millis(5)).await;
@@ -49,9 +49,9 @@ impl Drop for Connection {
 }
 
 /// An answer. Dropped, its connection closes: the client has left.
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
     body: Incoming,
     /// What was read of the body and not taken.
     read: Vec<u8>,
@@ -60,7 +60,7 @@ pub struct Reply {
 
 impl Reply {
     /// A header as text.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|v| v.to_str().unwrap())
     }
 
@@ -71,7 +71,7 @@ impl Reply {
     }
 
     /// The whole body; it has to end as it should.
-    pub async fn bytes(&mut self) -> Vec<u8> {
+    pub(crate) async fn bytes(&mut self) -> Vec<u8> {
         while let Some(more) = self.more().await {
             more.expect("an answer that was not cut");
         }
@@ -79,7 +79,7 @@ impl Reply {
     }
 
     /// Whether the rest was cut, with what came before.
-    pub async fn broken(&mut self) -> (bool, Vec<u8>) {
+    pub(crate) async fn broken(&mut self) -> (bool, Vec<u8>) {
         loop {
             match self.more().await {
                 None => return (false, std::mem::take(&mut self.read)),
@@ -90,14 +90,14 @@ impl Reply {
     }
 
     /// The body as JSON.
-    pub async fn json(&mut self) -> Value {
+    pub(crate) async fn json(&mut self) -> Value {
         let bytes = self.bytes().await;
         serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&bytes)))
     }
 
     /// The next event, with its lines ended by `\n`; `None` when the stream has ended as it should.
-    pub async fn event(&mut self) -> Option<String> {
+    pub(crate) async fn event(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.read.windows(2).position(|w| w == b"\n\n") {
                 let event = self.read.drain(..end + 2).collect();
@@ -108,7 +108,7 @@ impl Reply {
     }
 
     /// The JSON-RPC message in the next event that has one.
-    pub async fn message(&mut self) -> Option<Value> {
+    pub(crate) async fn message(&mut self) -> Option<Value> {
         loop {
             let event = self.event().await?;
             let data = event.lines().filter_map(|l| l.strip_prefix("data: ")).collect::<String>();
@@ -118,21 +118,35 @@ impl Reply {
         }
     }
 
+    /// The next bytes, as many as asked for.
+    pub(crate) async fn exactly(&mut self, n: usize) -> String {
+        while self.read.len() < n {
+            self.more().await.expect("more of a stream").expect("a stream that was not cut");
+        }
+        String::from_utf8(self.read.drain(..n).collect()).unwrap()
+    }
+
     /// Whether nothing comes for a while, and the stream stays open.
-    pub async fn is_silent(&mut self, for_: Duration) -> bool {
+    pub(crate) async fn is_silent(&mut self, for_: Duration) -> bool {
         self.read.is_empty() && timeout(for_, self.body.frame()).await.is_err()
     }
 }
 
 /// Sends a request on a connection of its own, and waits for the head of the answer.
-pub async fn send(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
+pub(crate) async fn send(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Reply {
     soon("an answer", try_send(port, method, path, headers, body))
         .await
         .unwrap_or_else(|e| panic!("{method} {path}: {e}"))
 }
 
 /// The same, where the gateway may have gone.
-pub async fn try_send(
+pub(crate) async fn try_send(
     port: u16,
     method: &str,
     path: &str,
@@ -164,22 +178,22 @@ pub async fn try_send(
 }
 
 /// A JSON-RPC request.
-pub fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
+pub(crate) fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params})
 }
 
 /// A JSON-RPC notification.
-pub fn notification(method: &str) -> Value {
+pub(crate) fn notification(method: &str) -> Value {
     json!({"jsonrpc": "2.0", "method": method})
 }
 
 /// A call of a tool.
-pub fn tool(id: impl Into<Value>, name: &str) -> Value {
+pub(crate) fn tool(id: impl Into<Value>, name: &str) -> Value {
     request(id, "tools/call", json!({"name": name, "arguments": {}}))
 }
 
 /// The `initialize` of the tests' client.
-pub fn initialize(version: &str) -> Value {
+pub(crate) fn initialize(version: &str) -> Value {
     let client = json!({"name": "blackbox", "version": "1", "icons": [{"src": "data:,x"}]});
     request(
         "init",
@@ -189,7 +203,7 @@ pub fn initialize(version: &str) -> Value {
 }
 
 /// A modern request, with what its revision wants in `_meta`.
-pub fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
+pub(crate) fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
@@ -198,40 +212,40 @@ pub fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
 }
 
 /// The text that a tool answered.
-pub fn text(message: &Value) -> &str {
+pub(crate) fn text(message: &Value) -> &str {
     message["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {message}"))
 }
 
 impl Gateway {
     /// POST with the headers that every client sends.
-    pub async fn post(&self, headers: &[(&str, &str)], body: &Value) -> Reply {
+    pub(crate) async fn post(&self, headers: &[(&str, &str)], body: &Value) -> Reply {
         self.post_bytes(headers, body.to_string().into_bytes()).await
     }
 
     /// The same with a body as it is.
-    pub async fn post_bytes(&self, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
+    pub(crate) async fn post_bytes(&self, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
         send(self.port, "POST", MCP, &with_usual(headers), body).await
     }
 
     /// POST on a session.
-    pub async fn on(&self, session: &str, body: &Value) -> Reply {
+    pub(crate) async fn on(&self, session: &str, body: &Value) -> Reply {
         self.post(&on_session(session), body).await
     }
 
     /// GET or DELETE on a session.
-    pub async fn bare(&self, method: &str, session: &str) -> Reply {
+    pub(crate) async fn bare(&self, method: &str, session: &str) -> Reply {
         let headers =
             [("accept", "text/event-stream"), ("mcp-session-id", session), ("mcp-protocol-version", LEGACY)];
         send(self.port, method, MCP, &headers, Vec::new()).await
     }
 
     /// A modern POST, with the routing headers that its body wants.
-    pub async fn modern(&self, body: &Value) -> Reply {
+    pub(crate) async fn modern(&self, body: &Value) -> Reply {
         self.modern_with(&[], body).await
     }
 
     /// The same with more headers.
-    pub async fn modern_with(&self, more: &[(&str, &str)], body: &Value) -> Reply {
+    pub(crate) async fn modern_with(&self, more: &[(&str, &str)], body: &Value) -> Reply {
         let params = &body["params"];
         let name = ["name", "uri", "taskId"].iter().find_map(|n| params[n].as_str());
         let mut headers =
@@ -242,7 +256,7 @@ impl Gateway {
     }
 
     /// Opens a session; its token.
-    pub async fn open_session(&self) -> String {
+    pub(crate) async fn open_session(&self) -> String {
         let mut reply = self.post(&[("authorization", "Bearer first")], &initialize(LEGACY)).await;
         assert_eq!(reply.status, 200, "initialize");
         let token = reply.header("mcp-session-id").expect("a session").to_owned();
@@ -253,7 +267,7 @@ impl Gateway {
     }
 
     /// The next number of the session's counter at its server.
-    pub async fn count(&self, session: &str) -> u64 {
+    pub(crate) async fn count(&self, session: &str) -> u64 {
         let mut reply = self.on(session, &tool(7, "counter")).await;
         assert_eq!(reply.status, 200, "a call on the session");
         let message = reply.json().await;
@@ -262,7 +276,7 @@ impl Gateway {
 }
 
 /// Headers of a request on a session.
-pub fn on_session(session: &str) -> [(&'static str, &str); 3] {
+pub(crate) fn on_session(session: &str) -> [(&'static str, &str); 3] {
     [("mcp-session-id", session), ("mcp-protocol-version", LEGACY), ("authorization", "Bearer second")]
 }
 
@@ -272,14 +286,14 @@ fn with_usual<'a>(headers: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
 }
 
 /// How long something took.
-pub struct Stopwatch(Instant);
+pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub fn ms(&self) -> u128 {
+    pub(crate) fn ms(&self) -> u128 {
         self.0.elapsed().as_millis()
     }
 }

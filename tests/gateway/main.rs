@@ -3,8 +3,11 @@
 //! SDK; every port is on loopback. G1–G33 are the requirements that the tests quote.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod admin;
 mod client;
+mod drain;
 mod eras;
+mod events;
 mod identifiers;
 mod limits;
 mod listen;

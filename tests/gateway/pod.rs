@@ -29,7 +29,7 @@ use crate::{client::MODERN, world::free_port};
 
 /// What a server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
+pub(crate) enum Speaks {
     Legacy,
     Modern,
     Both,
@@ -37,35 +37,35 @@ pub enum Speaks {
 
 /// A request that reached the server.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub http: String,
-    pub path: String,
+pub(crate) struct Seen {
+    pub(crate) http: String,
+    pub(crate) path: String,
     headers: Vec<(String, Vec<u8>)>,
-    pub raw: Vec<u8>,
+    pub(crate) raw: Vec<u8>,
     /// Body as JSON; null where it is none.
-    pub body: Value,
+    pub(crate) body: Value,
     /// Which connection it came on.
-    pub connection: usize,
+    pub(crate) connection: usize,
     /// When the gateway closed the connection before the answer was complete.
-    pub left: Option<Instant>,
+    pub(crate) left: Option<Instant>,
     /// The answer is complete.
-    pub answered: bool,
+    pub(crate) answered: bool,
 }
 
 impl Seen {
     /// A header as text.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(n, _)| n == name)?;
         Some(std::str::from_utf8(&found.1).unwrap())
     }
 
     /// JSON-RPC method.
-    pub fn method(&self) -> &str {
+    pub(crate) fn method(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }
 
     /// Name of the tool that is called.
-    pub fn tool(&self) -> &str {
+    pub(crate) fn tool(&self) -> &str {
         self.body["params"]["name"].as_str().unwrap_or_default()
     }
 
@@ -76,7 +76,7 @@ impl Seen {
 }
 
 /// Answers in place of the server's own; `None` leaves it to the server.
-pub type Script = Arc<dyn Fn(&Seen, &Out) -> Option<BoxFuture<'static, ()>> + Send + Sync>;
+pub(crate) type Script = Arc<dyn Fn(&Seen, &Out) -> Option<BoxFuture<'static, ()>> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -108,23 +108,23 @@ struct Inner {
 
 /// See the module. All clones are one server; it ends with the test's runtime.
 #[derive(Clone)]
-pub struct Pod(Arc<Inner>);
+pub(crate) struct Pod(Arc<Inner>);
 
 /// Where an answer goes.
 #[derive(Clone)]
-pub struct Out {
+pub(crate) struct Out {
     writer: Arc<tokio::sync::Mutex<OwnedWriteHalf>>,
     cut: CancellationToken,
 }
 
 impl Out {
     /// Bytes as they are.
-    pub async fn raw(&self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn raw(&self, bytes: impl AsRef<[u8]>) {
         let _ = self.writer.lock().await.write_all(bytes.as_ref()).await;
     }
 
     /// An answer with a length.
-    pub async fn whole(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+    pub(crate) async fn whole(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n", body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -134,13 +134,13 @@ impl Out {
     }
 
     /// A JSON answer.
-    pub async fn json(&self, status: u16, headers: &[(&str, &str)], body: &Value) {
+    pub(crate) async fn json(&self, status: u16, headers: &[(&str, &str)], body: &Value) {
         let headers = [headers, &[("Content-Type", "application/json")]].concat();
         self.whole(status, &headers, body.to_string().as_bytes()).await;
     }
 
     /// The head of a stream of events.
-    pub async fn stream(&self, headers: &[(&str, &str)]) {
+    pub(crate) async fn stream(&self, headers: &[(&str, &str)]) {
         let mut head =
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n".to_owned();
         for (name, value) in headers {
@@ -150,30 +150,30 @@ impl Out {
     }
 
     /// Part of a stream.
-    pub async fn chunk(&self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn chunk(&self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         self.raw([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()).await;
     }
 
     /// A message as an event.
-    pub async fn event(&self, message: &Value) {
+    pub(crate) async fn event(&self, message: &Value) {
         self.chunk(format!("event: message\ndata: {message}\n\n")).await;
     }
 
     /// The end of a stream.
-    pub async fn finish(&self) {
+    pub(crate) async fn finish(&self) {
         self.raw("0\r\n\r\n").await;
     }
 
     /// Breaks the connection.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cut.cancel();
     }
 }
 
 impl Pod {
     /// Starts a server of this name, which is part of every identifier that it mints.
-    pub async fn start(name: &'static str, speaks: Speaks) -> Self {
+    pub(crate) async fn start(name: &'static str, speaks: Speaks) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let pod = Self(Arc::new(Inner {
             name,
@@ -192,7 +192,7 @@ impl Pod {
     }
 
     /// Listens, with nothing known of what was before: what a container that restarted is like.
-    pub async fn revive(&self) {
+    pub(crate) async fn revive(&self) {
         // The old listener ends a moment after it was told to.
         let listener = crate::client::soon("the address", async {
             loop {
@@ -216,25 +216,25 @@ impl Pod {
     }
 
     /// Ends at once, with all its connections.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.0.alive.lock().cancel();
     }
 
     /// Loses its sessions and stays up.
-    pub fn forget_sessions(&self) {
+    pub(crate) fn forget_sessions(&self) {
         self.0.state.lock().sessions.clear();
     }
 
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.0.name
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.0.address
     }
 
     /// Answers from now on what `script` says, where it says something.
-    pub fn script(
+    pub(crate) fn script(
         &self,
         script: impl Fn(&Seen, &Out) -> Option<BoxFuture<'static, ()>> + Send + Sync + 'static,
     ) {
@@ -242,59 +242,59 @@ impl Pod {
     }
 
     /// Answers every `initialize` with this revision.
-    pub fn negotiate(&self, version: &'static str) {
+    pub(crate) fn negotiate(&self, version: &'static str) {
         self.0.state.lock().negotiates = Some(version);
     }
 
     /// Lets `n` calls of the tool `slow` go on.
-    pub fn release(&self, n: usize) {
+    pub(crate) fn release(&self, n: usize) {
         self.0.gate.add_permits(n);
     }
 
     /// A task reaches its end.
-    pub fn complete_tasks(&self) {
+    pub(crate) fn complete_tasks(&self) {
         self.0.state.lock().tasks.values_mut().for_each(|s| *s = "completed");
     }
 
     /// Everything that came but for probes, by JSON-RPC method, or by HTTP method where there is none.
-    pub fn seen(&self, method: &str) -> Vec<Seen> {
+    pub(crate) fn seen(&self, method: &str) -> Vec<Seen> {
         let state = self.0.state.lock();
         let wanted = |s: &&Seen| !s.is_probe() && (s.method() == method || s.http == method);
         state.seen.iter().filter(wanted).cloned().collect()
     }
 
     /// Calls of a tool.
-    pub fn calls(&self, tool: &str) -> Vec<Seen> {
+    pub(crate) fn calls(&self, tool: &str) -> Vec<Seen> {
         self.seen("tools/call").into_iter().filter(|s| s.tool() == tool).collect()
     }
 
     /// Everything, probes included.
-    pub fn all(&self) -> Vec<Seen> {
+    pub(crate) fn all(&self) -> Vec<Seen> {
         self.0.state.lock().seen.clone()
     }
 
     /// Most calls of tools that ran at the same time.
-    pub fn most_running(&self) -> usize {
+    pub(crate) fn most_running(&self) -> usize {
         self.0.most_running.load(Ordering::SeqCst)
     }
 
     /// Connections that are open now.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.0.state.lock().open.len()
     }
 
     /// Of these, those on which not a byte came.
-    pub fn untouched(&self) -> usize {
+    pub(crate) fn untouched(&self) -> usize {
         self.0.state.lock().open.values().filter(|touched| !**touched).count()
     }
 
     /// Open listens, with their requests.
-    pub fn listens(&self) -> Vec<Value> {
+    pub(crate) fn listens(&self) -> Vec<Value> {
         self.0.state.lock().listens.iter().map(|(_, request)| request.clone()).collect()
     }
 
     /// Sends a notification to all listens.
-    pub async fn publish(&self, method: &str, params: Value) {
+    pub(crate) async fn publish(&self, method: &str, params: Value) {
         let listens = self.0.state.lock().listens.clone();
         for (out, request) in listens {
             let mut params = params.clone();
@@ -304,12 +304,12 @@ impl Pod {
     }
 
     /// Sessions whose GET stream is open.
-    pub fn gets(&self) -> Vec<String> {
+    pub(crate) fn gets(&self) -> Vec<String> {
         self.0.state.lock().gets.iter().map(|(_, session)| session.clone()).collect()
     }
 
     /// Sends bytes to all GET streams.
-    pub async fn push(&self, bytes: &str) {
+    pub(crate) async fn push(&self, bytes: &str) {
         let gets = self.0.state.lock().gets.clone();
         for (out, _) in gets {
             out.chunk(bytes).await;
@@ -318,7 +318,7 @@ impl Pod {
 }
 
 /// A JSON-RPC answer.
-pub fn result(request: &Value, mut result: Value, modern: bool) -> Value {
+pub(crate) fn result(request: &Value, mut result: Value, modern: bool) -> Value {
     if modern && result.get("resultType").is_none() {
         result["resultType"] = json!("complete");
     }
@@ -326,12 +326,12 @@ pub fn result(request: &Value, mut result: Value, modern: bool) -> Value {
 }
 
 /// A JSON-RPC error.
-pub fn error(id: &Value, code: i64, message: &str) -> Value {
+pub(crate) fn error(id: &Value, code: i64, message: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
 }
 
 /// What a tool answers.
-pub fn says(text: &str) -> Value {
+pub(crate) fn says(text: &str) -> Value {
     json!({"content": [{"type": "text", "text": text}]})
 }
 
@@ -400,6 +400,8 @@ async fn connection(inner: &Arc<Inner>, socket: TcpStream, alive: &CancellationT
             break;
         }
     }
+    // A script may hold the other half.
+    let _ = out.writer.lock().await.shutdown().await;
     let mut state = inner.state.lock();
     state.open.remove(&id);
     let same = |other: &Out| Arc::ptr_eq(&other.writer, &out.writer);
@@ -553,6 +555,10 @@ async fn legacy(inner: &Arc<Inner>, seen: &Seen, out: &Out) {
         (_, "tools/call") => {
             let found = tool(inner, seen, Some(&session)).await;
             out.json(200, &own, &result(request, found, false)).await;
+        }
+        (_, "tools/list") => {
+            let tools = json!({"tools": [{"name": "whoami", "inputSchema": {"type": "object"}}]});
+            out.json(200, &own, &result(request, tools, false)).await;
         }
         _ if request.get("id").is_none() || request.get("result").is_some() => {
             out.whole(202, &own, b"").await;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A port that nobody listens on, never given twice: below those that the system gives to others.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 10_000 + (std::process::id() % 40) as u16 * 500;
     loop {
@@ -64,12 +64,13 @@ impl Ports {
 }
 
 /// A gateway. Ends with the value.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     config: Value,
     file: PathBuf,
     log: PathBuf,
-    pub port: u16,
+    pub(crate) port: u16,
+    pub(crate) peer: u16,
     admin: u16,
     debug: u16,
 }
@@ -86,11 +87,20 @@ impl Gateway {
         fs::write(&file, config.to_string()).unwrap();
         let log = folder.join(format!("{name}.log"));
         let child = launch(&file, &log);
-        Self { child, config, file, log, port: ports.listen, admin: ports.admin, debug: ports.debug }
+        Self {
+            child,
+            config,
+            file,
+            log,
+            port: ports.listen,
+            peer: ports.peer,
+            admin: ports.admin,
+            debug: ports.debug,
+        }
     }
 
     /// Ends it at once, and starts it again as it was.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.child = launch(&self.file, &self.log);
@@ -98,13 +108,13 @@ impl Gateway {
     }
 
     /// SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
 
     /// Waits for the end of the process; whether it ended well.
-    pub async fn ended(&mut self) -> bool {
+    pub(crate) async fn ended(&mut self) -> bool {
         soon("the end of a gateway", async {
             loop {
                 if let Some(status) = self.child.try_wait().unwrap() {
@@ -117,13 +127,13 @@ impl Gateway {
     }
 
     /// Writes another list of endpoints into the configuration.
-    pub fn list(&mut self, pods: &[&Pod]) {
+    pub(crate) fn list(&mut self, pods: &[&Pod]) {
         self.config["fleets"][0]["endpoints"] = endpoints(pods.iter().copied());
         self.write();
     }
 
     /// Writes another fleet list.
-    pub fn add_fleet(&mut self, fleet: Value) {
+    pub(crate) fn add_fleet(&mut self, fleet: Value) {
         self.config["fleets"].as_array_mut().unwrap().push(fleet);
         self.write();
     }
@@ -145,22 +155,32 @@ impl Gateway {
     }
 
     /// Status of its readiness; `None` where it does not answer.
-    pub async fn ready(&self) -> Option<u16> {
+    pub(crate) async fn ready(&self) -> Option<u16> {
         try_send(self.admin, "GET", "/readyz", &[], Vec::new()).await.ok().map(|r| r.status)
     }
 
     /// What the debug port says of a path.
-    pub async fn debug(&self, path: &str) -> Value {
+    pub(crate) async fn debug(&self, path: &str) -> Value {
         send(self.debug, "GET", path, &[], Vec::new()).await.json().await
     }
 
+    /// Status of any request to the debug port.
+    pub(crate) async fn debug_status(&self, method: &str, path: &str) -> u16 {
+        send(self.debug, method, path, &[], Vec::new()).await.status
+    }
+
+    /// All that it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     /// What the debug port says of the fleet.
-    pub async fn fleet(&self) -> Value {
+    pub(crate) async fn fleet(&self) -> Value {
         self.debug("/admin/fleets/tools/demo").await
     }
 
     /// What the debug port says of one pod of the fleet.
-    pub async fn endpoint(&self, pod: &Pod) -> Value {
+    pub(crate) async fn endpoint(&self, pod: &Pod) -> Value {
         let address = json!(pod.address().to_string());
         let fleet = self.fleet().await;
         let found = fleet["endpoints"].as_array().unwrap().iter().find(|e| e["address"] == address);
@@ -168,7 +188,7 @@ impl Gateway {
     }
 
     /// Waits until a pod is as `is_so` says, by the debug port.
-    pub async fn wait_for(&self, what: &str, pod: &Pod, is_so: impl Fn(&Value) -> bool) {
+    pub(crate) async fn wait_for(&self, what: &str, pod: &Pod, is_so: impl Fn(&Value) -> bool) {
         soon(what, async {
             while !is_so(&self.endpoint(pod).await) {
                 sleep(Duration::from_millis(20)).await;
@@ -178,13 +198,13 @@ impl Gateway {
     }
 
     /// Its metrics.
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let mut reply = send(self.admin, "GET", "/metrics", &[], Vec::new()).await;
         String::from_utf8(reply.bytes().await).unwrap()
     }
 
     /// The sum of a metric's series that have all these words in their labels.
-    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let metrics = self.metrics().await;
         let series = metrics.lines().filter(|l| {
             l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
@@ -223,7 +243,7 @@ fn endpoints<'a>(pods: impl Iterator<Item = &'a Pod>) -> Value {
 }
 
 /// A fleet of a configuration.
-pub fn fleet(name: &str, pods: &[Pod], settings: &Value) -> Value {
+pub(crate) fn fleet(name: &str, pods: &[Pod], settings: &Value) -> Value {
     json!({"namespace": "tools", "name": name, "path": "/mcp", "endpoints": endpoints(pods.iter()),
            "gateway": settings})
 }
@@ -239,19 +259,25 @@ fn keys(folder: &Folder, ids: &[&str]) {
 }
 
 /// Two gateways that know each other, in front of the same pods.
-pub struct World {
-    pub a: Gateway,
-    pub b: Gateway,
+pub(crate) struct World {
+    pub(crate) a: Gateway,
+    pub(crate) b: Gateway,
     folder: Folder,
 }
 
 impl World {
     /// Starts them; both know what the pods speak.
-    pub async fn new(pods: &[Pod], settings: Value) -> Self {
+    pub(crate) async fn new(pods: &[Pod], settings: Value) -> Self {
+        Self::with(pods, settings, |_| {}).await
+    }
+
+    /// The same, with a fleet that `change` has changed.
+    pub(crate) async fn with(pods: &[Pod], settings: Value, change: impl FnOnce(&mut Value)) -> Self {
         let folder = Folder::new();
         keys(&folder, &["k1"]);
         let (one, two) = (Ports::new(), Ports::new());
-        let fleet = fleet("demo", pods, &settings);
+        let mut fleet = fleet("demo", pods, &settings);
+        change(&mut fleet);
         let a = Gateway::start(&folder.0, "a", one, &[one.peer, two.peer], &fleet);
         let b = Gateway::start(&folder.0, "b", two, &[one.peer, two.peer], &fleet);
         for gateway in [&a, &b] {
@@ -270,17 +296,17 @@ impl World {
     }
 
     /// Writes other keys, for gateways that start from now on.
-    pub fn keys(&self, ids: &[&str]) {
+    pub(crate) fn keys(&self, ids: &[&str]) {
         keys(&self.folder, ids);
     }
 
     /// Both.
-    pub fn both(&self) -> [&Gateway; 2] {
+    pub(crate) fn both(&self) -> [&Gateway; 2] {
         [&self.a, &self.b]
     }
 
     /// Writes another list of endpoints into both configurations, and waits until it is in force.
-    pub async fn list(&mut self, pods: &[&Pod], leaving: &[&Pod]) {
+    pub(crate) async fn list(&mut self, pods: &[&Pod], leaving: &[&Pod]) {
         self.a.list(pods);
         self.b.list(pods);
         for gateway in [&self.a, &self.b] {
@@ -295,18 +321,18 @@ impl World {
 }
 
 /// One gateway that knows no other.
-pub struct Alone {
-    pub gateway: Gateway,
+pub(crate) struct Alone {
+    pub(crate) gateway: Gateway,
     _folder: Folder,
 }
 
 impl Alone {
-    pub async fn new(pods: &[Pod], settings: Value) -> Self {
+    pub(crate) async fn new(pods: &[Pod], settings: Value) -> Self {
         Self::with(pods, settings, |_| {}).await
     }
 
     /// The same, with a fleet that `change` has changed.
-    pub async fn with(pods: &[Pod], settings: Value, change: impl FnOnce(&mut Value)) -> Self {
+    pub(crate) async fn with(pods: &[Pod], settings: Value, change: impl FnOnce(&mut Value)) -> Self {
         let folder = Folder::new();
         keys(&folder, &["k1"]);
         let mut fleet = fleet("demo", pods, &settings);
