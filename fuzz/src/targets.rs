@@ -7,6 +7,13 @@ use mcp_fleet::gateway::{
     mcp::{Text, era, peek, result, splice, sse},
     seal::{KeyRing, PodId, Purpose},
 };
+use mcp_fleet::{
+    domain::FleetKey,
+    gateway::{
+        config,
+        routing::{HostPolicy, OriginPolicy, Route, Routes, host_of},
+    },
+};
 
 /// A function that panics when an invariant does not hold.
 pub(crate) struct Target {
@@ -22,6 +29,8 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "headers", run: headers, seeds: Vec::new },
     Target { name: "envelope", run: envelope, seeds: Vec::new },
     Target { name: "sse", run: events, seeds: Vec::new },
+    Target { name: "config", run: configuration, seeds: Vec::new },
+    Target { name: "route", run: route, seeds: Vec::new },
 ];
 
 const FLEET: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
@@ -153,5 +162,48 @@ fn events(input: &[u8]) {
         assert_eq!((&after.id, &after.name, after.retry), (&before.id, &before.name, before.retry));
         assert!(!before.has_data || after.data == "{\"a\":\n1}");
         assert_eq!(sse::Event::parse(&sse::prefix_id(event, 2)).data, before.data);
+    }
+}
+
+/// What was read without a problem can be used: each fleet once, and each with a path.
+fn configuration(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(config) = config::from_text(text) else { return };
+    for (i, fleet) in config.fleets.iter().enumerate() {
+        assert!(fleet.path.starts_with('/'), "a path that cannot be asked for");
+        let same =
+            |other: &&config::FleetConfig| (&other.namespace, &other.name) == (&fleet.namespace, &fleet.name);
+        assert_eq!(config.fleets.iter().filter(same).count(), 1, "fleet {i} stands there twice");
+    }
+}
+
+/// Lines: host, origin, path. A route stays inside its request; what is no host is accepted by nobody.
+fn route(input: &[u8]) {
+    static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+        Routes::new([
+            (FleetKey::new("tools", "github"), "/mcp".to_owned(), vec!["mcp.example.com".to_owned()]),
+            (FleetKey::new("tools", "legacy"), "/sse".to_owned(), Vec::new()),
+        ])
+    });
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let mut lines = text.split('\n');
+    let (host, origin) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let path = lines.next().unwrap_or_default();
+    let policy = HostPolicy::new(["mcp-fleet-gateway.mcp-fleet-system.svc"]);
+    if policy.accepts(Some(host), &ROUTES) {
+        assert!(host_of(host).is_some(), "accepted what is no host");
+    }
+    let origins = OriginPolicy { origins: &[], tls: false };
+    if origins.accepts(Some(origin), None) {
+        assert!(origin.contains("://"), "accepted what is no origin");
+    }
+    match ROUTES.route(Some(host), path) {
+        Route::Fleet { index, prefix, rest_path, .. } => {
+            assert!(index < 2 && path.starts_with(prefix) && rest_path.starts_with('/'));
+        }
+        Route::WellKnown { index, rest_path, .. } => {
+            assert!(index < 2 && rest_path.starts_with("/.well-known/"))
+        }
+        Route::Unknown => {}
     }
 }

@@ -73,7 +73,7 @@ async fn config(State(gateway): State<Arc<Gateway>>) -> Response {
         "exposeServedBy": options.expose_served_by,
         "accessLog": options.access_log,
         "keys": gateway.keys.load().len(),
-        "ending": gateway.ending.is_cancelled(),
+        "ending": gateway.ending.load(std::sync::atomic::Ordering::Relaxed),
     }))
 }
 

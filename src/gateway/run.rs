@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::available_parallelism,
     time::Duration,
@@ -245,7 +245,7 @@ fn build(args: &GatewayArgs, setup: &Setup, registry: &mut Registry) -> anyhow::
         own: ArcSwap::from_pointee(None),
         metrics: Metrics::register(registry),
         urgent: Arc::new(Notify::new()),
-        ending: CancellationToken::new(),
+        ending: AtomicBool::new(false),
         closing: CancellationToken::new(),
         writing: Mutex::new(()),
     })
@@ -334,7 +334,7 @@ async fn tick(gateway: Arc<Gateway>) {
 /// Waits for the wish to end, and then for everybody to hear of it: not ready any more, but still serving.
 async fn leave(args: &GatewayArgs, gateway: &Gateway, readiness: &Readiness, stop: CancellationToken) {
     stop.cancelled().await;
-    gateway.ending.cancel();
+    gateway.ending.store(true, Ordering::Release);
     let _ending: Blocker = readiness.blocker("the end of this process");
     tracing::info!(seconds = args.shutdown_delay_seconds, "not ready any more; still serving");
     sleep(Duration::from_secs(args.shutdown_delay_seconds)).await;

@@ -1,6 +1,9 @@
 //! The gateway as one value: what every thread holds an `Arc` of.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -63,8 +66,9 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Wakes the reporter at once: a request waits for a fleet without pods.
     pub urgent: Arc<Notify>,
-    /// Cancelled when the process was asked to end: not ready any more, still serving.
-    pub ending: CancellationToken,
+    /// The process was asked to end: not ready any more, still serving, and every answer on HTTP/1 is the last on
+    /// its connection.
+    pub ending: AtomicBool,
     /// Cancelled when streams have to end.
     pub closing: CancellationToken,
     /// One writer of the snapshot at a time.

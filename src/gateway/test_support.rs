@@ -32,7 +32,7 @@ pub(crate) fn gateway() -> Arc<Gateway> {
         own: arc_swap::ArcSwap::default(),
         metrics: Arc::default(),
         urgent: Arc::default(),
-        ending: tokio_util::sync::CancellationToken::new(),
+        ending: std::sync::atomic::AtomicBool::new(false),
         closing: tokio_util::sync::CancellationToken::new(),
         writing: Mutex::new(()),
     })

@@ -180,6 +180,11 @@ pub fn load(path: &Path) -> Result<GatewayConfig, ConfigError> {
     parse(&read(path)?, path).map(|(config, _)| config)
 }
 
+/// Reads and checks a configuration that lies in no file; relative paths count from the current folder.
+pub fn from_text(text: &str) -> Result<GatewayConfig, ConfigError> {
+    parse(text, Path::new("-")).map(|(config, _)| config)
+}
+
 fn read(path: &Path) -> Result<String, ConfigError> {
     use std::io::Read as _;
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };

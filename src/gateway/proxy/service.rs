@@ -1,6 +1,6 @@
 //! A request, from its head to the part that serves it: host, origin and route, then body, envelope and era.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
@@ -51,6 +51,10 @@ pub async fn serve(
         Err(refused) => *refused,
     };
     if let Some(answering) = answering {
+        // A client that goes on elsewhere now does not run into the end of this connection later.
+        if worker.gateway.ending.load(Ordering::Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response.body_mut().tell(answering);
     }
     response
