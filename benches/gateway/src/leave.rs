@@ -129,7 +129,9 @@ async fn over_h1(addr: SocketAddr, case: Case, key: u64) -> anyhow::Result<Waiti
 type Http2 = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
 async fn h2(addr: SocketAddr) -> anyhow::Result<Http2> {
-    let io = TokioIo::new(TcpStream::connect(addr).await?);
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let io = TokioIo::new(stream);
     let (send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
     spawn_local(connection);
     Ok(send)

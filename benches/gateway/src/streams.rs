@@ -115,6 +115,7 @@ pub async fn ticking(
     }
     sleep(Duration::from_millis(500)).await;
     let before = machine::pss_kib(pids);
+    let earlier = upstream.stats()?.events;
     let seen = Rc::new(Seen::default());
     let mut tasks = Vec::new();
     for key in 0..n {
@@ -133,15 +134,18 @@ pub async fn ticking(
     }
     opened(n, &seen).await;
     sleep(Duration::from_secs(2)).await;
-    let (sent, read) = (upstream.stats()?.events, seen.events.get());
+    let read = seen.events.get();
     let cpu = machine::cpu(pids);
     seen.measuring.set(true);
     sleep(time).await;
     seen.measuring.set(false);
     let read = seen.events.get() - read;
     let cpu = machine::cpu(pids) - cpu;
-    let sent = upstream.stats()?.events - sent;
     let kib = (machine::pss_kib(pids) - before) / n as f64;
+    // What was sent by now has been read a second later, or never will be.
+    let sent = upstream.stats()?.events - earlier;
+    sleep(Duration::from_secs(1)).await;
+    let lost = sent.saturating_sub(seen.events.get());
     stop(&tasks);
     Ok(Streams {
         kib,
@@ -149,8 +153,7 @@ pub async fn ticking(
         delays: seen.delays.borrow().clone(),
         burst: seen.burst.borrow().clone(),
         micros: cpu * 1e6 / read.max(1) as f64,
-        // One that was on its way at either end of the time is not lost.
-        lost: sent.abs_diff(read).saturating_sub(n as u64 / 50 + 1),
+        lost,
         cut: seen.cut.get(),
     })
 }
