@@ -84,6 +84,10 @@ interop: ## Real MCP servers and clients of others, each with each, through the 
 chaos: ## Kill, hang, roll and scale servers and gateways under load; what clients see
 	@node tests/chaos/run.mjs
 
+.PHONY: fuzz
+fuzz: ## Mutated inputs for everything that strangers' bytes reach (SECONDS=60, over all targets)
+	@cargo run --quiet -p mcp-fleet-fuzz -- --target all --seconds $(or $(SECONDS),60)
+
 .PHONY: bench-reconcile
 bench-reconcile: ## Cost of N fleets against the API server's own limit (N=500)
 	cargo bench --bench reconcile -- --n $(N)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The product on a real cluster, from nothing to answered MCP calls; leaves it running.
+# The product on a real cluster, from nothing to MCP calls that survive rollouts and dead pods; leaves it running.
 #
 #   deploy/demo.sh                     a cluster of our own on this machine (needs root, no Docker)
 #   KUBECONFIG=… deploy/demo.sh        a cluster of yours; it must be able to pull both images:
@@ -42,7 +42,9 @@ show helm upgrade --install mcp-fleet charts/mcp-fleet --namespace mcp-fleet-sys
   --set image.repository="${IMAGE%:*}" --set image.tag="$tag" \
   --wait --timeout 3m >/dev/null
 kubectl -n mcp-fleet-system rollout status deployment --timeout=2m >/dev/null
-kubectl -n mcp-fleet-system get pods
+# The autoscaler makes the second gateway.
+kubectl -n mcp-fleet-system wait --for=jsonpath='{.status.readyReplicas}'=2 deployment/mcp-fleet-gateway --timeout=2m >/dev/null
+show kubectl -n mcp-fleet-system get pods -o wide
 
 say "4. kubectl apply -f deploy/demo/fleet.yaml"
 kubectl create namespace demo --dry-run=client -o yaml | kubectl apply -f - >/dev/null
@@ -52,36 +54,65 @@ show kubectl -n demo get mcpfleet -o wide
 
 url=$(kubectl -n demo get mcpfleet weather -o jsonpath='{.status.url}')
 say "5. A real MCP client in a pod calls $url"
-# mcp NAME ARG…: runs the client in a pod, prints what it prints.
-mcp() {
+# start NAME ARG…: runs the client in a pod.
+start() {
   local name=$1 args
   shift
   args=$(printf "'%s', " "$@"); args="[${args%, }]"
   kubectl -n demo delete pod "$name" --ignore-not-found --wait >/dev/null
+  printf '%s$ mcp-call %s%s\n' "$dim" "$*" "$plain"
   sed -e "s|CLIENT|$name|" -e "s|ARGS|$args|" -e "s|$published|$SAMPLE_IMAGE|" \
     deploy/demo/client.yaml | kubectl apply -f - >/dev/null
-  printf '%s$ mcp-call %s%s\n' "$dim" "$*" "$plain"
-  kubectl -n demo wait --for=jsonpath='{.status.phase}'=Succeeded "pod/$name" --timeout=120s >/dev/null ||
-    { kubectl -n demo describe pod "$name" | tail -20; kubectl -n demo logs "$name" || true; return 1; }
-  kubectl -n demo logs "$name"
+  until_phase "$name" 'Running|Succeeded|Failed'
 }
+# until_phase NAME PHASES: waits until the client is in one of them.
+until_phase() {
+  local end=$((SECONDS + 120)) phase
+  until phase=$(kubectl -n demo get pod "$1" -o jsonpath='{.status.phase}') && [[ $phase =~ ^($2)$ ]]; do
+    [ $SECONDS -lt $end ] || { kubectl -n demo describe pod "$1" | tail -20; return 1; }
+    sleep 0.5
+  done
+}
+# finish NAME: waits for its end, prints what it printed.
+finish() {
+  until_phase "$1" 'Succeeded|Failed'
+  kubectl -n demo logs "$1"
+  [ "$(kubectl -n demo get pod "$1" -o jsonpath='{.status.phase}')" = Succeeded ]
+}
+mcp() { start "$@" && finish "$1"; }
 mcp client-list --url "$url" list | sed -n 1,10p
 mcp client-call --url "$url" call whoami
 
-say "6. Other replicas and another pod template, while a client calls: no call is lost"
-mcp client-load --url "$url" load --tool sleep --arguments '{"milliseconds": 100}' --duration 25s --connections per-call \
-  --progress-seconds 60 >/tmp/demo-load.$$ 2>&1 &
-load=$!
-trap 'rm -f /tmp/demo-load.$$' EXIT
-until [ "$(kubectl -n demo get pod client-load -o jsonpath='{.status.phase}' 2>/dev/null)" = Running ]; do sleep 0.5; done
+say "6. Other replicas and another pod template, while clients of both eras call: no call is lost"
+load=(load --tool sleep --arguments '{"milliseconds": 100}' --duration 30s --progress-seconds 60)
+start client-modern --url "$url" "${load[@]}" --connections per-call
+start client-legacy --url "$url" --lifecycle legacy "${load[@]}" --connections pool
 show kubectl -n demo patch mcpfleet weather --type=merge -p '{"spec":{"autoscaling":{"minReplicas":3}}}'
 sleep 3
 show kubectl -n demo annotate mcpfleet weather --overwrite mcpfleet.io/restartedAt="$(date -u +%FT%TZ)"
 sleep 2
 show kubectl -n demo wait --for=condition=Ready mcpfleet/weather --timeout=180s
 show kubectl -n demo get mcpfleet
-wait $load || { cat /tmp/demo-load.$$; exit 1; }
-cat /tmp/demo-load.$$
+for client in client-modern client-legacy; do
+  echo "$client:"
+  finish $client
+done
+
+say "7. A session outlives its pod"
+start client-session --url "$url" --lifecycle legacy call counter --count 30 --every 500ms
+# counted: a line "COUNT POD" for each answer so far.
+counted() { kubectl -n demo logs client-session | sed -n 's/.*"count":\([0-9]*\),"pod":"\([^"]*\)".*/\1 \2/p'; }
+until [ "$(counted | wc -l)" -ge 8 ]; do sleep 0.3; done
+victim=$(counted | sed -n '1s/.* //p')
+show kubectl -n demo delete pod "$victim" --force --grace-period=0
+finish client-session >/dev/null || { kubectl -n demo logs client-session; exit 1; }
+echo "The pod keeps the session's counter in its memory. The same client with the same session id saw:"
+counted | awk '
+  $2 != pod { if (pod) print "  " pod " counted " first " to " last; pod = $2; first = $1 }
+  { last = $1; n++ }
+  END { print "  " pod " counted " first " to " last "\n  " n " calls, " n " answers" }'
+
+say "What there is now"
 show kubectl -n demo get deployment,service,hpa,pdb,networkpolicy,pods -l mcpfleet.io/fleet=weather
 show kubectl -n demo get events --field-selector involvedObject.kind=McpFleet
 
@@ -93,6 +124,9 @@ ${own:+  export KUBECONFIG=$KUBECONFIG
   kubectl -n demo describe mcpfleet weather
   kubectl explain mcpfleet.spec.server
   kubectl -n demo edit mcpfleet weather
+with an MCP client on this machine, such as the inspector (Streamable HTTP, http://127.0.0.1:8080/demo/weather/mcp)
+  kubectl -n mcp-fleet-system port-forward service/mcp-fleet-gateway 8080:80
+  npx @modelcontextprotocol/inspector
 and end it with
   $([ -n "$own" ] && echo "make cluster-down" || echo "CLEAN=1 make demo KUBECONFIG=$KUBECONFIG")
 MSG

@@ -40,6 +40,8 @@ if has t0; then
   step t0 "lints" cargo clippy --workspace --all-targets -- -D warnings
   step t0 "units, properties, generated files" cargo test --no-fail-fast --workspace --lib --bins \
     --test arrows --test generated --test admission_offline --test network_policy
+  step t0 "the gateway as a process" cargo test --no-fail-fast -p mcp-fleet --test gateway --test hygiene
+  step t0 "mutated inputs" cargo run --quiet -p mcp-fleet-fuzz -- --target all --seconds 20
   step t0 "sample server" cargo test --manifest-path tests/fixtures/mcp-server/Cargo.toml
 fi
 if has t1 || has t2 || has t3; then

@@ -4,6 +4,8 @@
 //! `cargo run -p mcp-fleet-fuzz -- --target all --seconds 60 [--seed N]`, or `-- --target sse FILE…`
 //! to run saved inputs again. It is not guided by coverage: the corpus has to hold the interesting shapes.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_types, reason = "a command for people, without a runtime")]
+
 mod mutate;
 mod targets;
 

@@ -54,7 +54,7 @@ pub async fn planned_changes_fail_no_call(suite: Arc<Suite>) -> TestResult {
         answers(&ns, url).await?;
     }
     let start = Instant::now();
-    let loads = futures::future::try_join_all([
+    let loads = futures::future::try_join_all(vec![
         Load::start_at(&suite, &ns, "a-modern", &a, "modern", Connections::PerCall),
         Load::start_at(&suite, &ns, "a-legacy", &a, "legacy", Connections::Pool),
         Load::start_at(&suite, &ns, "b-modern", &b, "modern", Connections::Pool),
@@ -73,7 +73,9 @@ pub async fn planned_changes_fail_no_call(suite: Arc<Suite>) -> TestResult {
         done.push(("node drain", start.elapsed()));
         node_drain(&suite, &ns).await?;
         done.push(("gateways", start.elapsed()));
-        restart_gateways(&suite).await
+        restart_gateways(&suite).await?;
+        done.push(("end", start.elapsed()));
+        Ok::<_, Failed>(())
     }
     .await;
     let mut failures: Vec<String> = changes.err().map(|e| format!("{e:?}")).into_iter().collect();

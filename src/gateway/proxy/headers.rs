@@ -6,16 +6,34 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::names;
 
 /// What belongs to a connection, beside the names that `Connection` lists.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    names::KEEP_ALIVE,
-    names::PROXY_CONNECTION,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// What a server gets from us and not from the client: results have to be read, and the body has been.
+fn is_ours(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "accept-encoding" | "expect" | "content-length" | "forwarded" | "x-forwarded-host"
+    )
+}
+
+/// Removes what `goes` names; one look at each header that is there, for most of the names never are.
+fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| goes(name)).cloned() {
+        headers.remove(name);
+    }
+}
 
 /// Headers that decide where a request goes: a client may neither repeat them nor declare them hop-by-hop.
 const ROUTING: [HeaderName; 4] = [names::SESSION_ID, names::METHOD, names::NAME, names::PROTOCOL_VERSION];
@@ -44,42 +62,42 @@ pub(crate) fn check(headers: &HeaderMap) -> Result<(), BadHeaders> {
     Ok(())
 }
 
-/// Removes what belongs to the connection on which the message came.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(listed) = headers.get(header::CONNECTION).cloned() {
-        // The common values name no header.
-        let bytes = listed.as_bytes();
-        if !bytes.eq_ignore_ascii_case(b"keep-alive") && !bytes.eq_ignore_ascii_case(b"close") {
-            for value in headers.get_all(header::CONNECTION).iter().cloned().collect::<Vec<_>>() {
-                for name in value.to_str().unwrap_or_default().split(',') {
-                    if let Ok(name) = HeaderName::try_from(name.trim()) {
-                        headers.remove(name);
-                    }
-                }
+/// Removes the headers that `Connection` lists.
+fn remove_listed(headers: &mut HeaderMap) {
+    let Some(first) = headers.get(header::CONNECTION) else { return };
+    // The common values name no header.
+    if first.as_bytes().eq_ignore_ascii_case(b"keep-alive") || first.as_bytes().eq_ignore_ascii_case(b"close")
+    {
+        let mut all = headers.get_all(header::CONNECTION).iter();
+        if all.next().is_some() && all.next().is_none() {
+            return;
+        }
+    }
+    for value in headers.get_all(header::CONNECTION).iter().cloned().collect::<Vec<_>>() {
+        for name in value.to_str().unwrap_or_default().split(',') {
+            if let Ok(name) = HeaderName::try_from(name.trim()) {
+                headers.remove(name);
             }
         }
-        headers.remove(header::CONNECTION);
     }
-    for name in &HOP_BY_HOP[1..] {
-        headers.remove(name);
-    }
+}
+
+/// Removes what belongs to the connection on which the message came.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    remove_listed(headers);
+    remove(headers, is_hop_by_hop);
 }
 
 /// Makes the headers of a client's request those of ours to the server.
 pub(crate) fn to_upstream(headers: &mut HeaderMap, host: &HeaderValue, from: &Forwarded<'_>) {
-    strip_hop_by_hop(headers);
-    // Results have to be read, and the body has been read whole.
-    headers.remove(header::ACCEPT_ENCODING);
-    headers.remove(header::EXPECT);
-    headers.remove(header::CONTENT_LENGTH);
+    remove_listed(headers);
+    remove(headers, |name| is_hop_by_hop(name) || is_ours(name));
     headers.insert(header::HOST, host.clone());
-    match from.host {
-        Some(name) => headers.insert(names::FORWARDED_HOST, name.clone()),
-        None => headers.remove(names::FORWARDED_HOST),
-    };
+    if let Some(name) = from.host {
+        headers.insert(names::FORWARDED_HOST, name.clone());
+    }
     headers.insert(names::FORWARDED_FOR, from.address.clone());
     headers.insert(names::FORWARDED_PROTO, HeaderValue::from_static(from.proto));
-    headers.remove(header::FORWARDED);
 }
 
 /// Who called, for the server.

@@ -134,9 +134,6 @@ pub(crate) async fn post(
         Err(error) => return not_opened(context, error),
     };
     let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
-    if envelope.kind == Kind::Response {
-        named.entry.answered();
-    }
     if envelope.has_task {
         named.entry.pin();
     }
@@ -194,6 +191,10 @@ pub(crate) async fn post(
                 Err(why) => return gone(context, why, id),
             };
             continue;
+        }
+        if envelope.kind == Kind::Response {
+            // Only now: until its pod has got the answer, the session may not leave it (G6).
+            named.entry.answered();
         }
         let tail = Tail { id, outlives: true, session: Some(call) };
         return context.pass(arrived, SessionHeader::Echo(&named.token), None, tail);

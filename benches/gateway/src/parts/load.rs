@@ -87,19 +87,29 @@ impl Bench {
             return;
         }
         let ratio = |peer, number: &str| of(samples, Peer::Ours, number) / of(samples, peer, number);
-        let added = |peer, number: &str| of(samples, peer, number) - of(samples, Peer::Direct, number);
         let (name, cpu) = (era.name(), if era == Era::Modern { 1.25 } else { 1.4 });
-        let what = format!("{name}: CPU a request against nginx");
-        self.report.at_most(&what, cpu, ratio(Peer::Nginx, "micros"), "×", 2);
+        if self.has(Peer::Nginx) {
+            let what = format!("{name}: CPU a request against nginx");
+            self.report.at_most(&what, cpu, ratio(Peer::Nginx, "micros"), "×", 2);
+        }
         if era == Era::Legacy {
             return;
         }
-        let what = format!("{name}: throughput against haproxy");
-        self.report.at_least(&what, 0.85, ratio(Peer::Haproxy, "thousands"), "×", 2);
-        for (what, number, limit) in [("p50", "p50", 1.1), ("p99", "p99", 1.3)] {
-            let what = format!("{name}: added {what} at {}/s against nginx", self.args.rate);
-            let got = added(Peer::Ours, number) / added(Peer::Nginx, number);
-            self.report.at_most(&what, limit, got, "×", 2);
+        if self.has(Peer::Haproxy) {
+            let what = format!("{name}: throughput against haproxy");
+            self.report.at_least(&what, 0.85, ratio(Peer::Haproxy, "thousands"), "×", 2);
+        }
+        // What a peer adds is never negative; where noise says so, nothing can be said.
+        let added = |peer, number: &str| {
+            let added = of(samples, peer, number) - of(samples, Peer::Direct, number);
+            if added > 0.0 { added } else { f64::NAN }
+        };
+        for (number, limit) in [("p50", 1.1), ("p99", 1.3)] {
+            if self.has(Peer::Nginx) {
+                let what = format!("{name}: added {number} at {}/s against nginx", self.args.rate);
+                let got = added(Peer::Ours, number) / added(Peer::Nginx, number);
+                self.report.at_most(&what, limit, got, "×", 2);
+            }
         }
     }
 }

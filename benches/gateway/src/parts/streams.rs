@@ -45,8 +45,10 @@ impl Bench {
         if self.has(Peer::Ours) {
             let ours = |name| of(&samples, Peer::Ours, name);
             self.report.at_most(&format!("memory of each of {n} streams"), 50.0, ours("kib"), "KiB", 1);
-            let ratio = ours("p50") / of(&samples, Peer::Nginx, "p50");
-            self.report.at_most("event delay p50 against nginx", 1.0, ratio, "×", 2);
+            if self.has(Peer::Nginx) {
+                let ratio = ours("p50") / of(&samples, Peer::Nginx, "p50");
+                self.report.at_most("event delay p50 against nginx", 1.0, ratio, "×", 2);
+            }
             self.report.at_most("event delay p99", 2.0, ours("p99") / 1e3, "ms", 2);
             let lost = ours("lost") + ours("cut");
             self.report.zero("events lost and streams cut", lost as usize, "");

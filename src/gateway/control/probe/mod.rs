@@ -177,7 +177,11 @@ impl<'a> Task<'a> {
     fn judge(&mut self, finding: &Finding, view: &View) -> bool {
         let (endpoint, check) = (self.endpoint, &view.spec.settings.health_check);
         let alive = !matches!(finding, Finding::Failed(_));
-        if let Some(unhealthy) = self.health.note(alive, check.unhealthy_threshold, check.healthy_threshold) {
+        // One that is not ready gets nothing new anyway. If its start counted against it, each new pod of a
+        // rollout would be told as unhealthy, and be left out for two more probes after it is ready.
+        let unhealthy_after =
+            if endpoint.phase() == Phase::NotReady { u32::MAX } else { check.unhealthy_threshold };
+        if let Some(unhealthy) = self.health.note(alive, unhealthy_after, check.healthy_threshold) {
             endpoint.set_unhealthy(unhealthy);
             match finding {
                 Finding::Failed(why) => {

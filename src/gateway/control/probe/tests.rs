@@ -209,6 +209,22 @@ async fn failures_in_a_row_make_it_unhealthy_and_successes_healthy_again() {
 }
 
 #[tokio::test]
+async fn the_start_of_a_server_does_not_count_against_it() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unused.local_addr().unwrap();
+    drop(unused);
+    let starting = EndpointSpec { phase: Phase::NotReady, ..endpoint(address) };
+    let fixture = Fixture::start(often(fleet("a"), 10), std::slice::from_ref(&starting));
+    let failed = || fixture.fleet.metrics.probes.iter().map(|(_, n)| n).sum::<u64>();
+    let threshold = u64::from(fixture.fleet.view().spec.settings.health_check.unhealthy_threshold);
+    until("more failures than the threshold", || failed() > threshold).await;
+    assert!(!fixture.endpoint().is_unhealthy());
+    let ready = EndpointSpec { phase: Phase::Ready, ..starting };
+    fixture.gateway.set_endpoints(&fixture.fleet.key, &[ready]);
+    until("unhealthy when it should serve", || fixture.endpoint().is_unhealthy()).await;
+}
+
+#[tokio::test]
 async fn other_kinds_of_checks() {
     let server = Server::start(|asked| match asked.path.as_str() {
         "/health" => answer(503, ""),
