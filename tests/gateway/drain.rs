@@ -194,6 +194,22 @@ async fn a_session_whose_server_waits_for_its_client_stays() {
     assert_eq!((world.b.count(&session).await, world.a.count(&session).await), (1, 2), "then it moves");
 }
 
+// G19: a task of 2025-11-25 lives in its session, and would be lost with it.
+#[tokio::test]
+async fn a_session_that_has_made_a_task_stays() {
+    let pods = two().await;
+    let mut world = World::new(&pods, json!({})).await;
+    let session = world.a.open_session().await;
+    let (leaving, staying) = owner_and_other(&pods);
+    let mut call = tool(1, "counter");
+    call["params"]["task"] = json!({"ttl": 60000});
+    assert_eq!(text(&world.a.on(&session, &call).await.json().await), "1");
+    world.list(&[staying], &[leaving]).await;
+    assert_eq!((world.a.count(&session).await, world.b.count(&session).await), (2, 3));
+    assert!(staying.seen("initialize").is_empty());
+    until("an anchor", || leaving.untouched() >= 1).await;
+}
+
 // G8: a fleet that wants no session made again keeps them where they are, and the pod with them.
 #[tokio::test]
 async fn without_recovery_a_session_stays_at_the_pod_that_leaves() {

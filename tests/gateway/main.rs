@@ -8,6 +8,7 @@ mod client;
 mod drain;
 mod eras;
 mod events;
+mod health;
 mod identifiers;
 mod limits;
 mod listen;

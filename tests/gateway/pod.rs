@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
+    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -90,6 +91,8 @@ struct State {
     negotiates: Option<&'static str>,
     /// Connections that are open, and whether a byte came on them.
     open: HashMap<usize, bool>,
+    /// All sockets, to be closed on the spot.
+    sockets: HashMap<usize, std::net::TcpStream>,
 }
 
 struct Inner {
@@ -203,6 +206,7 @@ impl Pod {
             }
         })
         .await;
+        self.0.state.lock().sockets.insert(LISTENER, twin(&listener));
         let alive = CancellationToken::new();
         *self.0.alive.lock() = alive.clone();
         self.forget_sessions();
@@ -215,8 +219,12 @@ impl Pod {
         });
     }
 
-    /// Ends at once, with all its connections.
+    /// Ends at once, with all its connections: when this returns, a connection is refused.
     pub(crate) fn kill(&self) {
+        // The last handle of the listener has to go for its address to be free.
+        for (_, socket) in self.0.state.lock().sockets.drain() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
         self.0.alive.lock().cancel();
     }
 
@@ -317,6 +325,14 @@ impl Pod {
     }
 }
 
+/// Place of the listener among the sockets.
+const LISTENER: usize = usize::MAX;
+
+/// A second handle of a socket, which can end it while the first is in use.
+fn twin(socket: &impl AsFd) -> std::net::TcpStream {
+    socket.as_fd().try_clone_to_owned().unwrap().into()
+}
+
 /// A JSON-RPC answer.
 pub(crate) fn result(request: &Value, mut result: Value, modern: bool) -> Value {
     if modern && result.get("resultType").is_none() {
@@ -366,7 +382,11 @@ async fn more(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<()> {
 
 async fn connection(inner: &Arc<Inner>, socket: TcpStream, alive: &CancellationToken) {
     let id = inner.connections.fetch_add(1, Ordering::SeqCst);
-    inner.state.lock().open.insert(id, false);
+    {
+        let mut state = inner.state.lock();
+        state.open.insert(id, false);
+        state.sockets.insert(id, twin(&socket));
+    }
     let (mut reader, writer) = socket.into_split();
     let out = Out { writer: Arc::new(tokio::sync::Mutex::new(writer)), cut: CancellationToken::new() };
     let mut buffer = Vec::new();
@@ -404,6 +424,7 @@ async fn connection(inner: &Arc<Inner>, socket: TcpStream, alive: &CancellationT
     let _ = out.writer.lock().await.shutdown().await;
     let mut state = inner.state.lock();
     state.open.remove(&id);
+    state.sockets.remove(&id);
     let same = |other: &Out| Arc::ptr_eq(&other.writer, &out.writer);
     state.listens.retain(|(other, _)| !same(other));
     state.gets.retain(|(other, _)| !same(other));

@@ -115,6 +115,17 @@ async fn a_tool_that_was_called_is_never_called_again() {
     assert_eq!(before, 0);
 }
 
+// G17: unless the fleet's owner says that its tools bear it.
+#[tokio::test]
+async fn tools_that_may_be_called_twice_are_sent_to_another_pod() {
+    let pods = two().await;
+    let alone = Alone::new(&pods, json!({"retries": {"idempotentTools": true}})).await;
+    first(&pods, First::Cut);
+    let mut reply = alone.gateway.modern(&modern("t", "tools/call", json!({"name": "whoami"}))).await;
+    assert_eq!((reply.status, &reply.json().await["id"]), (200, &json!("t")));
+    assert!(pods.iter().all(|p| p.calls("whoami").len() == 1));
+}
+
 // G17: what was not delivered is nobody's, and goes on to the next pod, tools too.
 #[tokio::test]
 async fn a_pod_that_takes_no_connection_is_passed_over() {

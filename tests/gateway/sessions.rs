@@ -290,6 +290,21 @@ async fn sessions_survive_a_restart_of_every_gateway() {
     assert_eq!(initialized, 2);
 }
 
+// G6, mcp.md section 2.2: who resumes a stream of a session that has not moved names the pod's own event.
+#[tokio::test]
+async fn last_event_id_reaches_the_pod_as_it_was_sent() {
+    let pods = two().await;
+    let world = World::new(&pods, json!({})).await;
+    let session = world.a.open_session().await;
+    for last in ["17", "stream-1/42", "a:b:c"] {
+        let headers =
+            [("accept", "text/event-stream"), ("mcp-session-id", &*session), ("last-event-id", last)];
+        assert_eq!(send(world.b.port, "GET", crate::client::MCP, &headers, Vec::new()).await.status, 200);
+        let seen = pods.iter().flat_map(|p| p.seen("GET")).find(|s| s.header("last-event-id") == Some(last));
+        assert!(seen.is_some(), "{last}");
+    }
+}
+
 // G6: the pod of a session that is overlooked once in twenty is found by many sessions.
 #[tokio::test]
 async fn many_sessions_each_keep_to_their_pod() {

@@ -101,10 +101,15 @@ impl Gateway {
 
     /// Ends it at once, and starts it again as it was.
     pub(crate) async fn restart(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         self.child = launch(&self.file, &self.log);
         self.serves().await;
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// SIGTERM.
@@ -230,8 +235,7 @@ fn launch(file: &Path, log: &Path) -> Child {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if std::thread::panicking() {
             eprintln!("{}:\n{}", self.log.display(), fs::read_to_string(&self.log).unwrap_or_default());
         }
