@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     net::{Shutdown, SocketAddr},
     os::fd::AsFd,
     sync::{
@@ -130,7 +131,7 @@ impl Out {
     pub(crate) async fn whole(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n", body.len());
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str("\r\n");
         self.raw([head.as_bytes(), body].concat()).await;
@@ -147,7 +148,7 @@ impl Out {
         let mut head =
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n".to_owned();
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         self.raw(head + "\r\n").await;
     }
@@ -540,7 +541,7 @@ async fn listen(inner: &Arc<Inner>, seen: &Seen, out: &Out) {
     let method = "notifications/subscriptions/acknowledged";
     out.event(&json!({"jsonrpc": "2.0", "method": method, "params": params})).await;
     inner.state.lock().listens.push((out.clone(), request));
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn legacy(inner: &Arc<Inner>, seen: &Seen, out: &Out) {
@@ -567,7 +568,7 @@ async fn legacy(inner: &Arc<Inner>, seen: &Seen, out: &Out) {
         ("GET", _) => {
             out.stream(&own).await;
             inner.state.lock().gets.push((out.clone(), session));
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         ("DELETE", _) => {
             inner.state.lock().sessions.remove(&session);
