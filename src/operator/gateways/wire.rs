@@ -145,7 +145,7 @@ mod tests {
         ];
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             let mut seen = Seen::default();
-            for i in order.iter() {
+            for i in &order {
                 seen.add(answer(answers[*i].clone()));
             }
             let protocol = seen.fleets[&FleetKey::new("t", "w")].protocol.clone().expect("known");
