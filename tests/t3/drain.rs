@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    images,
-    lab::{self, Connections, Load},
+    images, lab,
+    load::{Connections, Load},
     support::{Namespace, Suite, TestResult},
 };
 

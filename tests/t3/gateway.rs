@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    images,
-    lab::{self, Connections, Load},
+    images, lab,
+    load::{self, Connections, Load},
     support::{Namespace, Suite, TestResult, wait},
 };
 
@@ -88,7 +88,7 @@ pub async fn planned_changes_fail_no_call(suite: Arc<Suite>) -> TestResult {
     }
     // Each session of the beginning is the one of the end.
     let sessions: Vec<_> = told.iter().map(|r| r["sessionsOpened"].as_u64().unwrap_or(u64::MAX)).collect();
-    if sessions.iter().any(|n| ![0, lab::CONCURRENCY].contains(n)) {
+    if sessions.iter().any(|n| ![0, load::CONCURRENCY].contains(n)) {
         failures.push(format!("sessions opened: {sessions:?}"));
     }
     // The load was where the changes were: 4 pods at first, all of them replaced later.
@@ -248,6 +248,14 @@ pub async fn a_session_outlives_its_pods(suite: Arc<Suite>) -> TestResult {
     if told.len() != COUNTS || ended > EMPTY {
         return Err(format!("{} answers; {second} was gone after {ended:?}", told.len()).into());
     }
+    // The operator has heard from the gateways by now what the servers speak.
+    wait::until("status.protocol", wait::LIMIT, async || {
+        let fleet = ns.get("memory").await.map_err(|e| format!("{e:?}"))?;
+        let versions = fleet.status.and_then(|s| s.protocol).map(|p| p.versions).unwrap_or_default();
+        let both = ["2025-11-25", "2026-07-28"].iter().all(|v| versions.iter().any(|seen| seen == v));
+        if both { Ok(()) } else { Err(format!("{versions:?}")) }
+    })
+    .await?;
     eprintln!("gateway: a session on three pods, the second gone after {ended:.1?}");
     lab::delete_fleet(&ns, "memory").await
 }

@@ -20,6 +20,7 @@ mod drain;
 mod gateway;
 mod lab;
 mod life;
+mod load;
 mod security;
 mod trouble;
 
