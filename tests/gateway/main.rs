@@ -6,6 +6,7 @@
 
 mod admin;
 mod client;
+mod compose;
 mod drain;
 mod eras;
 mod events;
