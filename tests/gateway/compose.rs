@@ -21,7 +21,8 @@ async fn the_compose_configuration_checks_out_and_serves_all_three() {
     // The same file, with ports that are free here.
     let mut text = fs::read_to_string(&file).unwrap();
     let mut pods = Vec::new();
-    for (listed, name) in [("127.0.0.1:9001", "one"), ("127.0.0.1:9002", "two"), ("127.0.0.1:9003", "three")] {
+    for (listed, name) in [("127.0.0.1:9001", "one"), ("127.0.0.1:9002", "two"), ("127.0.0.1:9003", "three")]
+    {
         let pod = Pod::start(name, Speaks::Modern).await;
         assert!(text.contains(listed), "the file lists {listed}");
         text = text.replace(listed, &format!("'{}'", pod.address()));
@@ -29,7 +30,10 @@ async fn the_compose_configuration_checks_out_and_serves_all_three() {
     }
     let port = free_port();
     text = text.replace("0.0.0.0:8080", &format!("127.0.0.1:{port}"));
-    text = text.replace("0.0.0.0:9090", &format!("127.0.0.1:{}\ndebugListen: 127.0.0.1:{}", free_port(), free_port()));
+    text = text.replace(
+        "0.0.0.0:9090",
+        &format!("127.0.0.1:{}\ndebugListen: 127.0.0.1:{}", free_port(), free_port()),
+    );
     let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("compose-{port}.yaml"));
     fs::write(&own, text).unwrap();
     let mut gateway =

@@ -25,7 +25,7 @@ use super::{
     upstream::Lease,
 };
 use crate::gateway::{
-    fleet::{Endpoint, Fleet},
+    fleet::{Endpoint, Fleet, Phase},
     mcp::{answers::Fault, sse},
     metrics::RetryReason,
     seal::Purpose,
@@ -103,7 +103,7 @@ async fn on_session(
         context.fleet.metrics.tokens_unopened.inc(Label::Sse);
         return context.refuse(&Fault::SessionGone, None);
     };
-    let endpoint = context.view.endpoint(opened.pod).filter(|e| e.serves_bound()).cloned();
+    let endpoint = context.view.endpoint(opened.pod).filter(|e| e.phase() != Phase::Gone).cloned();
     let Some((endpoint, raw)) = endpoint.zip(std::str::from_utf8(&opened.upstream).ok()) else {
         return context.refuse(&Fault::SessionGone, None);
     };

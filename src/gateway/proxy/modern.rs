@@ -17,7 +17,7 @@ use super::{
     sealing::{Echo, Sealing},
 };
 use crate::gateway::{
-    fleet::Endpoint,
+    fleet::{Endpoint, Phase},
     mcp::{
         answers::{self, Fault},
         envelope::{Envelope, Kind},
@@ -131,7 +131,9 @@ fn course(
         }
     };
     let Ok(raw) = String::from_utf8(opened.upstream) else { return (Course::Any, body) };
-    let endpoint = context.view.endpoint(opened.pod).filter(|e| e.serves_bound());
+    // Only this pod can go on, so it is asked as long as it is listed, whatever its health: a failure is an
+    // answer, and the task may still be there.
+    let endpoint = context.view.endpoint(opened.pod).filter(|e| e.phase() != Phase::Gone);
     let course = match (endpoint, purpose) {
         (Some(endpoint), _) => Course::Bound(Arc::clone(endpoint)),
         (None, Purpose::Task) => return (Course::TaskGone, body),

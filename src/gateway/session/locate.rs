@@ -14,12 +14,14 @@ use crate::gateway::{
     balance,
     fleet::{Endpoint, Fleet, Phase, View},
     metrics::Recovery,
-    seal::{Opened, PodId, Purpose},
+    seal::{Opened, Purpose},
     shared::Gateway,
 };
 
-/// Most pods that are tried for one move.
+/// A session that so many pods have refused is lost.
 const TRIES: usize = 3;
+/// So long a session whose pod does not answer is offered to others only.
+const PREFER_OTHERS: Duration = Duration::from_secs(2);
 /// How often a fleet without a pod that can take a session is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -99,7 +101,10 @@ pub async fn locate(
     }
     let before = entry.place().epoch();
     let view = fleet.view_full();
-    let Some(bound) = current(&view, seeker.opened, entry).filter(|b| b.endpoint.serves_bound()) else {
+    let listed = current(&view, seeker.opened, entry);
+    // With no healthy pod to go to, health says more about the check than about the pod: as for new work.
+    let nowhere_else = !view.endpoints.iter().any(|e| takes(e));
+    let Some(bound) = listed.filter(|b| nowhere_else || b.endpoint.serves_bound()) else {
         return relocate(gateway, fleet, seeker, entry, Because::Dead, before).await;
     };
     let may_leave = bound.endpoint.phase() == Phase::Draining && entry.is_movable(own);
@@ -196,13 +201,25 @@ async fn make_again(
     handshake: &[u8],
 ) -> Result<Place, Gone> {
     let before = current(&fleet.view(), seeker.opened, entry);
-    let deadline = Instant::now() + fleet.view().spec.settings.queue.timeout;
-    // A pod that has forgotten the session may take it again; one that is dead or goes may not.
-    let mut tried: Vec<PodId> =
-        before.iter().filter(|_| because != Because::Forgotten).map(|b| b.endpoint.id).collect();
-    for _ in 0..TRIES {
-        let Some(endpoint) = wait_for_pod(gateway, fleet, &tried, deadline, because).await else {
-            return Err(Gone::NoPod);
+    let began = Instant::now();
+    let deadline = began + fleet.view().spec.settings.queue.timeout;
+    let (mut refused, mut failed) = (0, Vec::new());
+    loop {
+        let own = before.as_ref().map(|b| b.endpoint.id).filter(|_| match because {
+            // It has forgotten the session, and may take it again.
+            Because::Forgotten => false,
+            // It may come back: a container that restarts keeps its pod.
+            Because::Dead => began.elapsed() < PREFER_OTHERS,
+            Because::Drain => true,
+        });
+        let Some(endpoint) = pick(gateway, fleet, |e| Some(e.id) != own && !failed.contains(&e.id)) else {
+            // Only from a pod that still works can a session wait for another day.
+            if because == Because::Drain || Instant::now() >= deadline {
+                return Err(Gone::NoPod);
+            }
+            sleep(LOOK_AGAIN).await;
+            failed.clear();
+            continue;
         };
         let view = fleet.view_full();
         match replay::replay(&view, &endpoint, handshake, seeker.authorization).await {
@@ -223,39 +240,30 @@ async fn make_again(
             Err(replay::ReplayError::OtherVersion) => return Err(Gone::Ended),
             Err(error) => {
                 tracing::info!(fleet = %fleet.key, endpoint = %endpoint.name, %error, "a session was not taken");
-                tried.push(endpoint.id);
+                if matches!(error, replay::ReplayError::Refused(_)) {
+                    refused += 1;
+                }
+                failed.push(endpoint.id);
             }
         }
+        if refused >= TRIES {
+            return Err(Gone::Lost);
+        }
     }
-    Err(Gone::Lost)
 }
 
-/// A pod that can take a session; waits for one until the deadline, but not to empty a pod that still works.
-async fn wait_for_pod(
-    gateway: &Gateway,
-    fleet: &Fleet,
-    tried: &[PodId],
-    deadline: Instant,
-    because: Because,
-) -> Option<Arc<Endpoint>> {
-    loop {
-        let view = fleet.view_full();
-        let settings = &view.spec.settings;
-        let picked = balance::pick(
-            settings.strategy,
-            &view.endpoints,
-            |e| takes(e) && !tried.contains(&e.id),
-            &fleet.outlook,
-            &mut || fastrand::u64(..),
-            gateway.clock.now(),
-            settings.slow_start,
-        );
-        if let Some(index) = picked {
-            return Some(Arc::clone(&view.endpoints[index]));
-        }
-        if because == Because::Drain || Instant::now() >= deadline {
-            return None;
-        }
-        sleep(LOOK_AGAIN).await;
-    }
+/// A pod that can take a session and that `admits` names.
+fn pick(gateway: &Gateway, fleet: &Fleet, admits: impl Fn(&Endpoint) -> bool) -> Option<Arc<Endpoint>> {
+    let view = fleet.view();
+    let settings = &view.spec.settings;
+    let picked = balance::pick(
+        settings.strategy,
+        &view.endpoints,
+        |e: &Arc<Endpoint>| takes(e) && admits(e),
+        &fleet.outlook,
+        &mut || fastrand::u64(..),
+        gateway.clock.now(),
+        settings.slow_start,
+    );
+    picked.map(|index| Arc::clone(&view.endpoints[index]))
 }
