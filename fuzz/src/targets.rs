@@ -202,7 +202,7 @@ fn route(input: &[u8]) {
             assert!(index < 2 && path.starts_with(prefix) && rest_path.starts_with('/'));
         }
         Route::WellKnown { index, rest_path, .. } => {
-            assert!(index < 2 && rest_path.starts_with("/.well-known/"))
+            assert!(index < 2 && rest_path.starts_with("/.well-known/"));
         }
         Route::Unknown => {}
     }

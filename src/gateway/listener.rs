@@ -165,14 +165,19 @@ async fn connection(data: Rc<Data>, worker: Rc<Worker>, dealt: Dealt) {
     let ip = dealt.peer.ip().to_canonical();
     let address =
         HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-    let client = Rc::new(Client { ip, address, proto: if is_tls { "https" } else { "http" } });
+    let server_name = stream.server_name().map(Into::into);
+    let client = Rc::new(Client { ip, address, proto: if is_tls { "https" } else { "http" }, server_name });
     let is_h2 = stream.is_h2();
     let mut guard = Guard::new(stream, data.limits);
     let protocol = if is_h2 {
         guard.let_through();
         Ok(Protocol::Http2)
     } else {
-        guard.sniff().await
+        select! {
+            protocol = guard.sniff() => protocol,
+            // Who has said nothing yet has nothing to lose.
+            () = data.draining.cancelled() => Ok(Protocol::Closed),
+        }
     };
     match protocol {
         Ok(Protocol::Http1) => serve_http1(&data, worker, client, guard).await,

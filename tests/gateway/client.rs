@@ -178,6 +178,7 @@ pub(crate) async fn try_send(
 }
 
 /// A JSON-RPC request.
+#[expect(clippy::needless_pass_by_value, reason = "written out at the place of the call")]
 pub(crate) fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params})
 }

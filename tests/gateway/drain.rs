@@ -247,7 +247,9 @@ async fn a_gateway_that_is_told_to_end_finishes_what_runs() {
         assert_eq!(world.a.count(&session).await, 1, "still serving");
         // Past the delay: no new connections, and the call goes on.
         sleep(Duration::from_millis(1400)).await;
-        pods.iter().for_each(|p| p.release(1));
+        for pod in &pods {
+            pod.release(1);
+        }
     });
     assert_eq!((reply.status, reply.header("mcp-session-id")), (200, Some(&*session)));
     assert_eq!(reply.json().await["id"], "last");

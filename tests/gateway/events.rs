@@ -70,7 +70,9 @@ async fn post(gateway: &Gateway, path: &str) -> Reply {
 #[tokio::test]
 async fn the_endpoint_event_leads_through_any_gateway_to_its_pod() {
     let pods = [Pod::start("one", Speaks::Legacy).await, Pod::start("two", Speaks::Legacy).await];
-    pods.iter().for_each(|p| speaks_sse(p, PLAIN));
+    for pod in &pods {
+        speaks_sse(pod, PLAIN);
+    }
     let world = World::with(&pods, json!({}), sse).await;
     for i in 0..4 {
         let mut reply = open(world.both()[i % 2]).await;
@@ -148,7 +150,9 @@ async fn an_unknown_session_of_a_stream_is_404_at_once() {
 #[tokio::test]
 async fn a_quiet_stream_of_a_pod_that_leaves_is_ended() {
     let pods = [Pod::start("one", Speaks::Legacy).await, Pod::start("two", Speaks::Legacy).await];
-    pods.iter().for_each(|p| speaks_sse(p, PLAIN));
+    for pod in &pods {
+        speaks_sse(pod, PLAIN);
+    }
     let mut alone = Alone::with(&pods, json!({}), sse).await;
     let mut reply = open(&alone.gateway).await;
     endpoint(&mut reply).await;

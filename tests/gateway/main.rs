@@ -2,9 +2,11 @@
 //! in front of servers that answer what the test says and record every byte that reaches them. No cluster, no
 //! SDK; every port is on loopback. G1–G33 are the requirements that the tests quote.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::print_stderr, reason = "the log of a gateway whose test failed")]
 
 mod admin;
 mod client;
+mod compose;
 mod drain;
 mod eras;
 mod events;

@@ -70,7 +70,9 @@ async fn a_session_whose_pod_dies_goes_on_elsewhere_once_for_both_gateways() {
 #[tokio::test]
 async fn the_handshake_is_replayed_with_the_negotiated_version_and_the_current_credential() {
     let pods = three().await;
-    pods.iter().for_each(|p| p.negotiate("2025-06-18"));
+    for pod in &pods {
+        pod.negotiate("2025-06-18");
+    }
     let world = World::new(&pods, json!({})).await;
     let reply = world.a.post(&[("authorization", "Bearer first")], &initialize(LEGACY)).await;
     let session = reply.header("mcp-session-id").unwrap().to_owned();

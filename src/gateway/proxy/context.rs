@@ -37,6 +37,8 @@ pub struct Client {
     pub address: HeaderValue,
     /// `http` or `https`.
     pub proto: &'static str,
+    /// The host that it named in the TLS handshake.
+    pub server_name: Option<Box<str>>,
 }
 
 /// One request.

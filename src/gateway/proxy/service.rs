@@ -24,7 +24,7 @@ use crate::gateway::{
         era::{self, Era},
     },
     metrics::{Method as McpMethod, Version},
-    routing::{OriginPolicy, Route, cors_headers, preflight_headers},
+    routing::{OriginPolicy, Route, Routes, cors_headers, preflight_headers},
 };
 
 /// Answers one request. `guard` is that of an HTTP/1 connection.
@@ -113,6 +113,9 @@ fn admit(
     if !gateway.hosts.load().accepts(host_text, &snapshot.routes) {
         return Err(plain(record, &Fault::Forbidden, 403));
     }
+    if is_misdirected(client, host_text, &snapshot.routes) {
+        return Err(plain(record, &Fault::Forbidden, 421));
+    }
     let modern = is_modern(&head.headers);
     let (index, prefix, rest, is_mcp) = match snapshot.routes.route(host_text, head.uri.path()) {
         Route::Fleet { index, prefix, rest_path, mcp } => (index, prefix, rest_path, mcp),
@@ -159,6 +162,14 @@ fn admit(
         record,
     };
     Ok(Admitted { context, prefix, is_mcp })
+}
+
+/// Whether the host of a TLS handshake belongs to another fleet than the request's (RFC 9110 section 15.5.20): a
+/// client that reuses a connection for another name has to open one for it.
+fn is_misdirected(client: &Client, host: Option<&str>, routes: &Routes) -> bool {
+    let Some(server_name) = &client.server_name else { return false };
+    let (shaken, asked) = (routes.owner(server_name), host.and_then(|host| routes.owner(host)));
+    matches!((shaken, asked), (Some(shaken), Some(asked)) if shaken != asked)
 }
 
 /// What the log line says of a request before it is read.

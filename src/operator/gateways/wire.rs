@@ -145,7 +145,9 @@ mod tests {
         ];
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             let mut seen = Seen::default();
-            order.iter().for_each(|i| seen.add(answer(answers[*i].clone())));
+            for i in &order {
+                seen.add(answer(answers[*i].clone()));
+            }
             let protocol = seen.fleets[&FleetKey::new("t", "w")].protocol.clone().expect("known");
             assert_eq!(protocol.versions, ["2025-11-25", "2026-07-28"], "oldest first");
             assert_eq!(protocol.sessions, SessionsStatus::Stateless);
