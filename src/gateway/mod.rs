@@ -6,7 +6,7 @@
 //! | `args`, `run` | the command: flags, threads, start and orderly end |
 //! | `config` | the standalone file: read, checked, reloaded |
 //! | `settings` | what `spec.gateway` means, validated |
-//! | `shared`, `fleet`, `work` | what all threads share: fleets, endpoints, their state |
+//! | `shared`, `fleet`, `endpoint`, `work` | what all threads share: fleets, endpoints, their state |
 //! | `routing` | path and host → fleet; which Hosts and Origins may call |
 //! | `listener`, `conn` | accepted sockets: threads, strict request framing, TLS, socket options |
 //! | `mcp` | the protocol's bytes: envelopes, eras, events, answers of our own; pure |
@@ -27,6 +27,7 @@ pub mod config;
 pub mod conn;
 pub mod control;
 pub mod drain;
+pub mod endpoint;
 pub mod fleet;
 pub mod keys;
 pub mod listener;
