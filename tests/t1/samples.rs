@@ -71,7 +71,7 @@ gateway:
   strategy: PeakEWMA
   slowStartSeconds: 10
   healthCheck: {type: HTTP, path: /health/gateway, intervalSeconds: 20, timeoutSeconds: 4, unhealthyThreshold: 4, healthyThreshold: 1}
-  circuitBreaker: {failureThreshold: 6, recoverySeconds: 20, halfOpenMaxRequests: 2, minRequests: 30, failureRatio: 0.4, windowSeconds: 20, maxEjectedPercent: 40}
+  circuitBreaker: {failureThreshold: 6, recoverySeconds: 20, halfOpenMaxRequests: 2, minRequests: 30, failureRatio: '0.4', windowSeconds: 20, maxEjectedPercent: 40}
   queue: {capacity: 500, timeoutSeconds: 20}
   maxRequestsPerPod: 50
   retries: {budgetPercent: 10, minConcurrency: 2, idempotentTools: true}
