@@ -359,14 +359,14 @@ async fn negotiated(arrived: Arrived) -> Result<(Arrived, Option<String>), Failu
     }
 }
 
-/// A legacy request without a session: any legacy-capable pod judges it.
+/// A legacy message without a session: any legacy-capable pod judges it.
 pub(crate) async fn unbound(
     context: Context,
     head: Head,
     body: Bytes,
-    envelope: Option<&Envelope<'_>>,
+    envelope: &Envelope<'_>,
 ) -> Response<Answer> {
-    let id = envelope.filter(|e| e.kind == Kind::Request).and_then(|e| e.id);
+    let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
     let mut tried = Vec::new();
     loop {
         let admitted = admit(&context.worker, &context.fleet, &Need::Legacy, &tried, || {
@@ -377,9 +377,7 @@ pub(crate) async fn unbound(
             Err(shed) => return context.shed(shed, id),
         };
         tried.push(permit.endpoint.serial);
-        let method = head.method.clone();
-        let is_get = method == Method::GET;
-        let request = context.upstream_request(method, head.headers.clone(), body.clone());
+        let request = context.upstream_request(Method::POST, head.headers.clone(), body.clone());
         let within = context.within();
         let running = exchange(
             Rc::clone(&context.worker),
@@ -389,10 +387,9 @@ pub(crate) async fn unbound(
             Some(within),
             Gather::Small,
         );
-        let sent = if is_get { running.await } else { Outliving::new(running, within, ()).await.0 };
-        match sent {
+        match Outliving::new(running, within, ()).await.0 {
             Ok(arrived) => {
-                let tail = Tail { id, outlives: !is_get, session: None };
+                let tail = Tail { id, outlives: true, session: None };
                 return context.pass(arrived, SessionHeader::Remove, None, tail);
             }
             Err(Failure::Undelivered(_)) if tried.len() < TRIES => {

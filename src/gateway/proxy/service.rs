@@ -279,9 +279,9 @@ async fn post(mut context: Context, head: Head, body: Bytes) -> Response<Answer>
         Era::LegacyInitialize => Box::pin(legacy::initialize(context, head, body.clone(), &envelope)).await,
         Era::LegacySession => match session {
             Some(token) => Box::pin(legacy::post(context, head, body.clone(), &envelope, token)).await,
-            None => Box::pin(legacy::unbound(context, head, body.clone(), Some(&envelope))).await,
+            None => Box::pin(legacy::unbound(context, head, body.clone(), &envelope)).await,
         },
-        Era::LegacyUnbound => Box::pin(legacy::unbound(context, head, body.clone(), Some(&envelope))).await,
+        Era::LegacyUnbound => Box::pin(legacy::unbound(context, head, body.clone(), &envelope)).await,
     }
 }
 

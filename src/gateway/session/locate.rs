@@ -103,12 +103,12 @@ pub async fn locate(
     let view = fleet.view_full();
     let listed = current(&view, seeker.opened, entry);
     // With no healthy pod to go to, health says more about the check than about the pod: as for new work.
-    let nowhere_else = !view.endpoints.iter().any(|e| takes(e));
-    let Some(bound) = listed.filter(|b| nowhere_else || b.endpoint.serves_bound()) else {
+    let nowhere_else = || !view.endpoints.iter().any(|e| takes(e));
+    let Some(bound) = listed.filter(|b| b.endpoint.serves_bound() || nowhere_else()) else {
         return relocate(gateway, fleet, seeker, entry, Because::Dead, before).await;
     };
     let may_leave = bound.endpoint.phase() == Phase::Draining && entry.is_movable(own);
-    if !may_leave || !view.endpoints.iter().any(|e| takes(e)) {
+    if !may_leave || nowhere_else() {
         return Ok(bound);
     }
     match relocate(gateway, fleet, seeker, entry, Because::Drain, before).await {
