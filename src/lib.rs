@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod autoscale;
 pub mod domain;
 pub mod gateway;
 pub mod operator;

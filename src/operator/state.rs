@@ -29,8 +29,9 @@ fn rest(change: Change) -> Option<(Duration, Duration)> {
         Change::Condition => seconds(1, 15),
         // Pods come and go at this pace, and the old pods of most servers are gone by then.
         Change::Wording => seconds(5, 15),
-        // The whole of most rollouts, and still progress for somebody who looks on.
-        Change::Rolling => seconds(15, 30),
+        // The whole of most rollouts, also where hundreds of fleets get a new image at once. One that pauses, as
+        // most do between two pods that take their time, still tells how far it is.
+        Change::Rolling => seconds(15, 120),
     }
 }
 
@@ -233,18 +234,18 @@ mod tests {
         let wait = |change, updated, seconds| {
             states.defer(&key, change, &with(updated), at(seconds)).map(|wait| wait.as_secs())
         };
-        for seconds in 0..29 {
+        for seconds in 0..119 {
             assert!(wait(Change::Rolling, seconds as i32, seconds).is_some(), "{seconds}");
         }
-        assert_eq!(wait(Change::Wording, 29, 29), Some(5), "its wait does not count that of the rollout");
-        assert_eq!(wait(Change::Urgent, 30, 31), None, "the last one ended");
-        for seconds in 40..70 {
+        assert_eq!(wait(Change::Wording, 119, 119), Some(5), "its wait does not count that of the rollout");
+        assert_eq!(wait(Change::Urgent, 120, 121), None, "the last one ended");
+        for seconds in 130..250 {
             assert!(wait(Change::Rolling, seconds as i32, seconds).is_some(), "{seconds}");
         }
-        assert_eq!(wait(Change::Rolling, 70, 70), None, "progress each 30 s");
-        for seconds in 80..95 {
+        assert_eq!(wait(Change::Rolling, 250, 250), None, "progress every two minutes");
+        for seconds in 260..275 {
             assert!(wait(Change::Wording, seconds as i32, seconds).is_some(), "{seconds}");
         }
-        assert_eq!(wait(Change::Wording, 95, 95), None, "never longer than 15 s");
+        assert_eq!(wait(Change::Wording, 275, 275), None, "never longer than 15 s");
     }
 }

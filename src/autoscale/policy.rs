@@ -1,0 +1,192 @@
+//! What a fleet asks of the autoscaler, resolved: `spec.autoscaling` without anything left open.
+
+use super::{behavior::Behavior, time::Millis};
+
+/// Everything that [`super::decide::decide`] follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Fewest replicas, 0..=1000. Zero only together with [`Self::zero`].
+    pub min: i32,
+    /// Most replicas, 1..=1000, not below `min`.
+    pub max: i32,
+    /// May go to zero.
+    pub zero: Option<Zero>,
+    /// How demands of several signals become one.
+    pub combine: Combine,
+    /// What is looked at.
+    pub signals: Signals,
+    /// Over which time.
+    pub windows: Windows,
+    /// How fast the scale follows; in effect where we write it ourselves.
+    pub behavior: Behavior,
+    /// Rest after a change.
+    pub cooldown: Cooldown,
+    /// What holds when all metrics are gone for long.
+    pub fallback: Option<Fallback>,
+    /// Replicas of the step from zero, 1..=max.
+    pub activation_replicas: i32,
+    /// Share of replicas, 0..=1, that must be ready for signals of single pods to raise the scale (guard G2).
+    pub min_available: f64,
+    /// A demand up to so much above the scale, as a share of it, changes nothing.
+    pub tolerance_up: f64,
+    /// A demand up to so much below the scale, as a share of it, changes nothing.
+    pub tolerance_down: f64,
+}
+
+/// Down to zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zero {
+    /// For so long there was no call, no session, no stream and nobody waiting. At least one stable window.
+    pub idle: Millis,
+}
+
+/// How demands of several signals become one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Combine {
+    /// The greatest.
+    Max,
+    /// `(Σ ŵ dᵖ)^(1/p)`, weights normalised to 1; p ≥ 1.
+    PowerMean {
+        /// p.
+        exponent: f64,
+    },
+    /// The weighted formula with thresholds and single steps (autoscaling.md section 4.2).
+    WeightedSum(Thresholds),
+}
+
+/// Where the weighted sum acts, and by how much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// Up above this.
+    pub up: f64,
+    /// Down below this.
+    pub down: f64,
+    /// Replicas of one step.
+    pub step: i32,
+}
+
+/// What is looked at; an absent one has no weight at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Signals {
+    /// Running calls; idle streams are none.
+    pub concurrency: Option<Target>,
+    /// Calls that wait in the gateway.
+    pub queue: Option<Queue>,
+    /// Open sessions and streams.
+    pub connections: Option<Target>,
+    /// Calls per second.
+    pub request_rate: Option<Target>,
+    /// CPU, as a share of the request.
+    pub cpu: Option<Target>,
+    /// Memory, as a share of the request.
+    pub memory: Option<Target>,
+    /// Latency: a guard, and with evidence of saturation perhaps a boost.
+    pub latency: Option<Latency>,
+    /// Errors of the servers: a guard.
+    pub errors: Option<Errors>,
+}
+
+/// An amount for each pod.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// What one pod should carry, greater than 0.
+    pub per_pod: f64,
+    /// Weight in a mean or sum, 0..=100.
+    pub weight: f64,
+}
+
+/// The gateway's queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Queue {
+    /// What waits shall be served within this, in seconds, greater than 0.
+    pub drain_seconds: f64,
+    /// The reference of the weighted sum: waiting calls for each pod.
+    pub per_pod: f64,
+    /// Weight.
+    pub weight: f64,
+}
+
+/// Latency.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latency {
+    /// No more than this, in milliseconds, greater than 0; also the reference of the weighted sum.
+    pub objective_ms: f64,
+    /// Which percentile, in percent, 1..=99.9.
+    pub percentile: f64,
+    /// Guard only, or also a boost.
+    pub role: Role,
+    /// Most that a boost adds, as a share of the scale.
+    pub max_boost: f64,
+    /// Weight.
+    pub weight: f64,
+}
+
+/// Errors of the servers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Errors {
+    /// From this share on (0..=1, over the stable window) nothing is taken away.
+    pub threshold: f64,
+    /// Weight.
+    pub weight: f64,
+}
+
+/// What a signal that is no demand may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It forbids to scale down.
+    Guard,
+    /// It may raise the scale, too.
+    Boost,
+}
+
+/// Over which time signals are taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Windows {
+    /// The ordinary window.
+    pub stable: Millis,
+    /// The short one, which finds sudden load.
+    pub panic: Millis,
+    /// A demand over the short window of so many times the ready pods is panic; 2.0 for 200 %.
+    pub panic_threshold: f64,
+    /// A sample that is older counts as missing.
+    pub max_sample_age: Millis,
+}
+
+/// Rest after a change of the scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cooldown {
+    /// After a step up.
+    pub after_up: Millis,
+    /// After a step down.
+    pub after_down: Millis,
+}
+
+/// What holds when all metrics are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// After so long.
+    pub after: Millis,
+    /// So many.
+    pub replicas: i32,
+    /// Compared with what runs.
+    pub behavior: FallbackBehavior,
+}
+
+/// How the fallback's number is compared with what runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FallbackBehavior {
+    /// The number itself.
+    Static,
+    /// What runs.
+    CurrentReplicas,
+    /// The greater one.
+    CurrentReplicasIfHigher,
+    /// The smaller one.
+    CurrentReplicasIfLower,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self { stable: 60_000, panic: 6_000, panic_threshold: 2.0, max_sample_age: 30_000 }
+    }
+}

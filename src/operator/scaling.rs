@@ -1,0 +1,58 @@
+//! What the scaler knows of a fleet, as passes and the status need it. Pure.
+
+use crate::autoscale::{decision::Decision, state::Persisted};
+
+/// Who acts on a fleet's decision, in effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EffectiveActuator {
+    /// A generated HPA that reads our metrics API.
+    Hpa,
+    /// A generated HPA on CPU and memory alone, without us.
+    Native,
+    /// The operator itself.
+    Direct,
+    /// Nobody of ours.
+    Off,
+}
+
+impl EffectiveActuator {
+    /// The word in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hpa | Self::Native => "HPA",
+            Self::Direct => "Direct",
+            Self::Off => "Off",
+        }
+    }
+}
+
+/// How it stands with our metrics API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ApiState {
+    /// This operator has none: it manages one namespace, or was told so.
+    #[default]
+    Disabled,
+    /// The API server reaches it.
+    Serving,
+    /// It is ours, and not reached (yet); why.
+    NotServing(String),
+    /// The group belongs to somebody else: `<namespace>/<service>` of each.
+    OwnedByOther(Vec<String>),
+}
+
+/// What the scaler knows of a fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaled {
+    /// The newest decision.
+    pub decision: Decision,
+    /// What another process would need.
+    pub persisted: Persisted,
+    /// Who acts.
+    pub effective: EffectiveActuator,
+    /// N at the decision.
+    pub replicas: i32,
+    /// When it was decided, in ms since the Unix epoch.
+    pub at: i64,
+    /// The end of the rest after a change, in ms since the Unix epoch, while it lasts.
+    pub cooldown_until: Option<i64>,
+}
