@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
             "operator::test_support",
         ],
     ),
-    ("operator", &["api", "domain", "operator", "runtime"]),
+    ("operator", &["api", "autoscale", "domain", "operator", "runtime"]),
     ("gateway/balance", &["gateway::balance"]),
     ("gateway", &["api", "domain", "gateway", "runtime"]),
 ];
