@@ -92,7 +92,7 @@ fn ways() -> impl Strategy<Value = Combine> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// 1 and 10: the result lies within the bounds, is zero where zero may be, and never negative.
     #[test]
