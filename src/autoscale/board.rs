@@ -41,8 +41,11 @@ impl Board {
     /// Of all fleets in a namespace.
     pub fn of_namespace(&self, namespace: &str) -> Vec<(FleetKey, Published)> {
         let all = self.0.read();
-        let mut found: Vec<_> =
-            all.iter().filter(|(k, _)| k.namespace == namespace).map(|(k, p)| (k.clone(), p.clone())).collect();
+        let mut found: Vec<_> = all
+            .iter()
+            .filter(|(k, _)| k.namespace == namespace)
+            .map(|(k, p)| (k.clone(), p.clone()))
+            .collect();
         found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         found
     }
