@@ -26,6 +26,9 @@ pub struct Value {
     pub sampled_at: i64,
     /// Over how many seconds.
     pub window_seconds: u32,
+    /// For how many seconds after `sampled_at` it may be told; the API answers 503 afterwards. The fleet's
+    /// `maxSampleAgeSeconds`.
+    pub max_age_seconds: u32,
 }
 
 /// All fleets that have an MCP policy. As many entries as there are such fleets.
