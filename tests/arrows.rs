@@ -17,20 +17,22 @@ const MAY_USE: [(&str, &[&str]); 8] = [
         "operator/desired",
         &[
             "api",
+            "autoscale",
             "domain",
             "operator::children",
             "operator::hash",
+            "operator::scaling",
             "operator::validate",
             "operator::test_support",
         ],
     ),
-    ("operator", &["api", "domain", "operator", "runtime"]),
+    ("operator", &["api", "autoscale", "domain", "operator", "runtime"]),
     ("gateway/balance", &["gateway::balance"]),
     ("gateway", &["api", "domain", "gateway", "runtime"]),
 ];
 
 /// Files that only compute: values and `now` in, values out.
-const PURE: [&str; 24] = [
+const PURE: [&str; 26] = [
     "api",
     "domain",
     "gateway/balance",
@@ -52,9 +54,11 @@ const PURE: [&str; 24] = [
     "operator/observe.rs",
     "operator/plan.rs",
     "operator/pods.rs",
+    "operator/scaling.rs",
     "operator/status.rs",
     "operator/status",
     "operator/validate.rs",
+    "operator/validate",
 ];
 
 /// I/O, clocks, the environment and chance.

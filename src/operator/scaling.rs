@@ -3,7 +3,7 @@
 use crate::autoscale::{decision::Decision, state::Persisted};
 
 /// Who acts on a fleet's decision, in effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EffectiveActuator {
     /// A generated HPA that reads our metrics API.
     Hpa,
@@ -12,6 +12,7 @@ pub enum EffectiveActuator {
     /// The operator itself.
     Direct,
     /// Nobody of ours.
+    #[default]
     Off,
 }
 
