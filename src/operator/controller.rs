@@ -79,6 +79,7 @@ fn relevant(fleet: &WatchedFleet) -> Option<u64> {
     let meta = fleet.meta();
     (&meta.uid, meta.generation, meta.deletion_timestamp.is_some()).hash(&mut hasher);
     fleet.annotations().get(names::ANNOTATION_RESTARTED_AT).hash(&mut hasher);
+    names::ANNOTATIONS_PAUSED.map(|name| fleet.annotations().get(name)).hash(&mut hasher);
     let holders = meta.managed_fields.iter().flatten().map(|f| (&f.manager, &f.subresource));
     holders.for_each(|holder| holder.hash(&mut hasher));
     Some(hasher.finish())
