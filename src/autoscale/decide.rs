@@ -1,6 +1,12 @@
 //! One decision (autoscaling.md section 4.1).
 
-use super::{decision::{Decision, Reason}, policy::Policy, snapshot::Snapshot, state::State, time::Now};
+use super::{
+    decision::{Decision, Reason},
+    policy::Policy,
+    snapshot::Snapshot,
+    state::State,
+    time::Now,
+};
 
 /// Decides about one fleet, and what to remember. Pure: the same values give the same answer.
 pub fn decide(policy: &Policy, snapshot: &Snapshot, state: &State, now: Now) -> (Decision, State) {
