@@ -73,6 +73,11 @@ impl Learned {
     }
 }
 
+/// How many gateways there are, by the addresses of their headless Service: those that are ready.
+pub(super) async fn count(peers: &str) -> Result<usize, impl std::error::Error + use<>> {
+    fetch::addresses(peers).await.map(|addresses| addresses.len())
+}
+
 /// Asks the gateways, again and again.
 pub struct Gateways {
     /// What each pass needs, too.
