@@ -44,14 +44,6 @@ pub const ANNOTATION_PAUSED_SCALE_IN: &str = "mcpfleet.io/paused-scale-in";
 pub const ANNOTATION_PAUSED_SCALE_OUT: &str = "mcpfleet.io/paused-scale-out";
 /// Set by a person on the fleet to restart its pods; copied to the pod template.
 pub const ANNOTATION_RESTARTED_AT: &str = "mcpfleet.io/restartedAt";
-/// Set by a person on the fleet: `"true"` stops its scaling.
-pub const ANNOTATION_PAUSED: &str = "mcpfleet.io/paused";
-/// Set by a person on the fleet: stops its scaling at so many replicas.
-pub const ANNOTATION_PAUSED_REPLICAS: &str = "mcpfleet.io/paused-replicas";
-/// Set by a person on the fleet: `"true"` keeps it from having fewer replicas.
-pub const ANNOTATION_PAUSED_SCALE_IN: &str = "mcpfleet.io/paused-scale-in";
-/// Set by a person on the fleet: `"true"` keeps it from having more replicas.
-pub const ANNOTATION_PAUSED_SCALE_OUT: &str = "mcpfleet.io/paused-scale-out";
 /// All that stop scaling.
 pub const ANNOTATIONS_PAUSED: [&str; 4] =
     [ANNOTATION_PAUSED, ANNOTATION_PAUSED_REPLICAS, ANNOTATION_PAUSED_SCALE_IN, ANNOTATION_PAUSED_SCALE_OUT];
