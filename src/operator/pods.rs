@@ -84,7 +84,8 @@ fn load(pod: &Pod) -> PodLoadFacts {
     let ready = status.and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == "Ready"));
     let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0.as_millisecond());
     let since = |c: &PodCondition| c.last_transition_time.as_ref().map(|t| t.0.as_millisecond()).or(created);
-    let server = pod.spec.as_ref().and_then(|s| s.containers.iter().find(|c| c.name == names::CONTAINER_SERVER));
+    let server =
+        pod.spec.as_ref().and_then(|s| s.containers.iter().find(|c| c.name == names::CONTAINER_SERVER));
     let requests = server.and_then(|c| c.resources.as_ref()).and_then(|r| r.requests.as_ref());
     let request = |name: &str, unit: f64| {
         let amount = quantity_value(&requests?.get(name)?.0).ok()? * unit;

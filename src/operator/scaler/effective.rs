@@ -97,7 +97,11 @@ mod tests {
             (Native, true, 0, 1, None),
             (Off, false, 2, 5, None),
         ] {
-            assert_eq!(write(effective, stands, replicas, desired), written, "{effective:?} {replicas} → {desired}");
+            assert_eq!(
+                write(effective, stands, replicas, desired),
+                written,
+                "{effective:?} {replicas} → {desired}"
+            );
         }
     }
 }

@@ -102,7 +102,8 @@ impl Scaler {
             return Follows::default();
         };
         let autoscalers = tick.caches.children(ChildKind::HorizontalPodAutoscaler);
-        let others = autoscalers.with(key, |all| Autoscalers::of(all.into_iter().flat_map(|a| a.values()), key, &uid));
+        let others =
+            autoscalers.with(key, |all| Autoscalers::of(all.into_iter().flat_map(|a| a.values()), key, &uid));
         let Some(scaling) = &entry.scaling else { return Follows::default() };
         let effective = effective(scaling, others.foreign, &tick.api);
         let failure = creation_failure(entry, key, replicas, tick.caches);
@@ -182,14 +183,16 @@ fn creation_failure(
     replicas: i32,
     caches: &Caches,
 ) -> Option<(String, i64)> {
-    let live = caches.pods.with(key, |pods| pods.into_iter().flatten().filter(|(_, p)| !p.terminating).count());
+    let live =
+        caches.pods.with(key, |pods| pods.into_iter().flatten().filter(|(_, p)| !p.terminating).count());
     if live as i32 >= replicas {
         return None;
     }
     let deployments: &Cache<LiveChild> = caches.children(ChildKind::Deployment);
     let newer = deployments.with(key, |all| {
         let deployment = all?.get(&key.name)?;
-        let known = entry.failure.as_ref().is_some_and(|(version, _)| *version == deployment.resource_version);
+        let known =
+            entry.failure.as_ref().is_some_and(|(version, _)| *version == deployment.resource_version);
         (!known).then(|| (deployment.resource_version, Arc::clone(&deployment.json)))
     });
     if let Some((version, json)) = newer {

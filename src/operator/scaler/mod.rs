@@ -9,6 +9,7 @@
 //! | [`snapshot`], [`usage`] | caches and `metrics.k8s.io` → the input of a decision | yes |
 //! | [`effective`] | who acts, and what we write ourselves | yes |
 //! | [`news`] | when the status is worth a write | yes |
+//! | [`memory`] | what an earlier process left in the status | yes |
 //! | [`pause`] | annotations that stop it | yes |
 //! | [`write`] | `McpFleet.spec.replicas` through `/scale`; the leader alone | no |
 //! | [`victims`] | deletion costs of the pods that a scale-down takes | no |
@@ -21,6 +22,7 @@
 pub mod effective;
 pub mod entry;
 pub mod look;
+pub mod memory;
 pub mod metrics;
 pub mod news;
 pub mod pause;
@@ -46,7 +48,10 @@ use self::{
     entry::{Entry, Wrote},
     usage::UsageByFleet,
 };
-use super::scaling::{ApiState, Scaled};
+use super::{
+    scaling::{ApiState, Scaled},
+    state::WatchedFleet,
+};
 use crate::{
     autoscale::{board::Board, ledger::Ledger, time::Now},
     domain::FleetKey,
@@ -120,6 +125,11 @@ impl Scaler {
         self.api.borrow().clone()
     }
 
+    /// Metrics of what is remembered.
+    pub fn collector(&self) -> metrics::ScalerCollector {
+        metrics::ScalerCollector(Arc::clone(&self.entries))
+    }
+
     /// Forgets a fleet that is gone.
     pub fn forget(&self, key: &FleetKey) {
         self.entries.lock().remove(key);
@@ -129,8 +139,18 @@ impl Scaler {
     /// Fleets without a replica.
     fn at_zero(&self) -> Vec<FleetKey> {
         let entries = self.entries.lock();
-        let zero = entries.iter().filter(|(_, e)| e.policy().is_some() && e.replicas().is_some_and(|(n, _)| n == 0));
+        let zero =
+            entries.iter().filter(|(_, e)| e.policy().is_some() && e.replicas().is_some_and(|(n, _)| n == 0));
         zero.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether something of a fleet changed that a decision depends on: its own statuses change all the time.
+    fn is_news(&self, key: &FleetKey, fleet: &Arc<WatchedFleet>) -> bool {
+        let entries = self.entries.lock();
+        let Some(entry) = entries.get(key) else { return true };
+        let (before, meta) = (entry.object.meta(), fleet.meta());
+        (&before.uid, before.generation) != (&meta.uid, meta.generation)
+            || before.annotations != meta.annotations
     }
 
     /// Remembers whether a write of a fleet's scale is under way.
@@ -142,7 +162,9 @@ impl Scaler {
 
     /// Remembers a write of a fleet's scale.
     fn wrote(&self, key: &FleetKey, uid: &str, wrote: Wrote) {
-        if let Some(entry) = self.entries.lock().get_mut(key).filter(|e| e.object.meta().uid.as_deref() == Some(uid)) {
+        if let Some(entry) =
+            self.entries.lock().get_mut(key).filter(|e| e.object.meta().uid.as_deref() == Some(uid))
+        {
             entry.wrote(wrote);
         }
     }
@@ -167,7 +189,8 @@ impl Scaler {
 
     /// Whether any fleet follows CPU or memory.
     fn is_usage_wanted(&self) -> bool {
-        let follows = |e: &Entry| e.policy().is_some_and(|p| p.signals.cpu.is_some() || p.signals.memory.is_some());
+        let follows =
+            |e: &Entry| e.policy().is_some_and(|p| p.signals.cpu.is_some() || p.signals.memory.is_some());
         self.entries.lock().values().any(follows)
     }
 

@@ -1,11 +1,7 @@
 //! What has to be asked for: `metrics.k8s.io`, every 15 s, and how many gateways there are, every 5 s. In every replica:
 //! each has to be able to take over.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::Request;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -88,7 +84,8 @@ impl UsagePoll {
 fn request(namespace: Option<&str>, next: &str) -> Result<Request<Vec<u8>>, kube::Error> {
     let scope = namespace.map(|n| format!("namespaces/{n}/")).unwrap_or_default();
     // Labels and tokens of pages have no character that a query could not hold, but for `=` at a token's end.
-    let token = if next.is_empty() { String::new() } else { format!("&continue={}", next.replace('=', "%3D")) };
+    let token =
+        if next.is_empty() { String::new() } else { format!("&continue={}", next.replace('=', "%3D")) };
     let path = format!(
         "/apis/metrics.k8s.io/v1beta1/{scope}pods?labelSelector={}&limit={PAGE_SIZE}{token}",
         names::LABEL_FLEET

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,8 +16,9 @@ use kube::{
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     entry::Wrote,
@@ -24,7 +28,7 @@ use super::{
 use crate::{
     domain::FleetKey,
     operator::{
-        events,
+        events::Note,
         reconcile::{Context, key_of},
         state::WatchedFleet,
     },
@@ -33,6 +37,8 @@ use crate::{
 
 /// From one look at all fleets to the next.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How often a start looks whether the caches are filled.
+const SYNC_POLL: Duration = Duration::from_millis(20);
 /// Between two looks for calls that wait: so often do the gateways wake us at most.
 const URGENT_PERIOD: Duration = Duration::from_millis(50);
 /// Fleets that are looked at before others get their turn on this thread.
@@ -46,6 +52,8 @@ pub struct Loop {
     pub ctx: Arc<Context>,
     /// Known fleets.
     pub fleets: Store<WatchedFleet>,
+    /// The first list of fleets is complete.
+    pub synced: Arc<AtomicBool>,
     /// Fleets that changed, by their watch.
     pub changed: mpsc::Receiver<FleetKey>,
     /// Fleets that need a pass.
@@ -56,11 +64,27 @@ pub struct Loop {
 type Ended = (FleetKey, Write, Result<Wrote, ScaleError>);
 
 impl Loop {
-    /// Ends only when nobody listens any more.
-    pub async fn run(mut self) {
+    /// Never ends. After `stop` no write begins any more; `at_rest` is cancelled when the last one has ended.
+    pub async fn run(mut self, stop: CancellationToken, at_rest: CancellationToken) {
+        let mut writes: JoinSet<Ended> = JoinSet::new();
+        let until_stop = self.until_stop(&mut writes);
+        stop.run_until_cancelled(until_stop).await;
+        while let Some(ended) = writes.join_next().await {
+            if let Ok(ended) = ended {
+                self.ended(ended).await;
+            }
+        }
+        at_rest.cancel();
+        std::future::pending().await
+    }
+
+    async fn until_stop(&mut self, writes: &mut JoinSet<Ended>) {
+        // Without all pods a fleet would seem to have none ready.
+        while !self.synced.load(Ordering::Acquire) || !self.ctx.caches.unsynced().is_empty() {
+            sleep(SYNC_POLL).await;
+        }
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut writes: JoinSet<Ended> = JoinSet::new();
         // Passes that found no room in the queue.
         let mut owed: HashSet<FleetKey> = HashSet::new();
         let mut urgent_after = Instant::now();
@@ -76,7 +100,9 @@ impl Loop {
                     self.forget_gone(&fleets);
                     fleets
                 }
-                Some(key) = self.changed.recv() => self.get(&key).into_iter().collect(),
+                Some(key) = self.changed.recv() => {
+                    self.get(&key).into_iter().filter(|fleet| self.ctx.scaler.is_news(&key, fleet)).collect()
+                }
                 () = waiting => {
                     urgent_after = Instant::now() + URGENT_PERIOD;
                     self.ctx.scaler.at_zero().iter().filter_map(|key| self.get(key)).collect()
@@ -89,7 +115,7 @@ impl Loop {
                     }
                 },
             };
-            self.look_at(looked, &mut writes, &mut owed).await;
+            self.look_at(looked, writes, &mut owed).await;
             owed.retain(|key| !self.touch(key));
         }
     }
@@ -167,7 +193,8 @@ impl Loop {
                 let retry_in = scaler.failed(&key);
                 tracing::warn!(fleet = %key, to = write.to, error = %Chain(&error), ?retry_in, "the scale was not written");
                 let fleet = self.get(&key)?;
-                let note = events::failed_rescale(write.from, write.to, &Chain(&error).to_string());
+                let text = format!("{}→{}: {}", write.from, write.to, Chain(&error));
+                let note = Note { warning: true, reason: "FailedRescale", text };
                 self.ctx.recorder.publish(&fleet.object_ref(&()), vec![note]).await;
                 None
             }

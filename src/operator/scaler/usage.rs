@@ -160,9 +160,13 @@ mod tests {
 
     #[test]
     fn windows_as_go_writes_them() {
-        for (text, ms) in
-            [("15.2s", Some(15_200)), ("1m0s", Some(60_000)), ("500ms", Some(500)), ("", Some(0)), ("x", None)]
-        {
+        for (text, ms) in [
+            ("15.2s", Some(15_200)),
+            ("1m0s", Some(60_000)),
+            ("500ms", Some(500)),
+            ("", Some(0)),
+            ("x", None),
+        ] {
             assert_eq!(window(text), ms, "{text}");
         }
     }

@@ -67,7 +67,12 @@ async fn twice(ctx: &Context, key: &FleetKey, write: &Write) -> Result<Wrote, Sc
     Ok(Wrote { version: version.unwrap_or_default(), replicas: write.to })
 }
 
-async fn once(api: &Api<McpFleet>, key: &FleetKey, write: &Write, version: &str) -> Result<Scale, kube::Error> {
+async fn once(
+    api: &Api<McpFleet>,
+    key: &FleetKey,
+    write: &Write,
+    version: &str,
+) -> Result<Scale, kube::Error> {
     let patch = json!({
         "metadata": {"resourceVersion": version, "uid": write.uid},
         "spec": {"replicas": write.to},
@@ -95,7 +100,8 @@ mod tests {
     fn only_the_scale_that_was_decided_on_is_written_over() {
         let write = Write { uid: "u".into(), from: 3, to: 5, version: 7 };
         let live = |uid: &str, replicas: i32| -> Option<String> {
-            let scale = json!({"metadata": {"uid": uid, "resourceVersion": "9"}, "spec": {"replicas": replicas}});
+            let scale =
+                json!({"metadata": {"uid": uid, "resourceVersion": "9"}, "spec": {"replicas": replicas}});
             still(&serde_json::from_value(scale).expect("a scale"), &write)
         };
         assert_eq!(live("u", 3).as_deref(), Some("9"));
