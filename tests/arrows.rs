@@ -8,8 +8,9 @@ use std::{
 };
 
 /// A part of `src`, and the parts of the crate that it may name.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("api", &["api"]),
+    ("autoscale", &["autoscale", "domain"]),
     ("domain", &["domain"]),
     ("agent", &["agent"]),
     ("runtime", &["runtime"]),
@@ -30,8 +31,22 @@ const MAY_USE: [(&str, &[&str]); 8] = [
 ];
 
 /// Files that only compute: values and `now` in, values out.
-const PURE: [&str; 24] = [
+const PURE: [&str; 38] = [
     "api",
+    "autoscale/behavior.rs",
+    "autoscale/board.rs",
+    "autoscale/decide.rs",
+    "autoscale/decide",
+    "autoscale/decision.rs",
+    "autoscale/hpa.rs",
+    "autoscale/ledger.rs",
+    "autoscale/load.rs",
+    "autoscale/policy.rs",
+    "autoscale/report.rs",
+    "autoscale/snapshot.rs",
+    "autoscale/state.rs",
+    "autoscale/time.rs",
+    "autoscale/victims.rs",
     "domain",
     "gateway/balance",
     "gateway/breaker.rs",
@@ -164,6 +179,10 @@ fn arrows_point_one_way() {
     let mut wrong = Vec::new();
     for (part, allowed) in MAY_USE {
         for file in sources(part) {
+            // The one part of the autoscaler that listens has lines of its own.
+            if part == "autoscale" && file.to_str().unwrap().contains("/metrics_api") {
+                continue;
+            }
             // `operator/desired` has a stricter line of its own.
             if part == "operator" && file.to_str().unwrap().contains("/desired/") {
                 continue;
