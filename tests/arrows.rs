@@ -18,20 +18,22 @@ const MAY_USE: [(&str, &[&str]); 9] = [
         "operator/desired",
         &[
             "api",
+            "autoscale",
             "domain",
             "operator::children",
             "operator::hash",
+            "operator::scaling",
             "operator::validate",
             "operator::test_support",
         ],
     ),
-    ("operator", &["api", "domain", "operator", "runtime"]),
+    ("operator", &["api", "autoscale", "domain", "operator", "runtime"]),
     ("gateway/balance", &["gateway::balance"]),
     ("gateway", &["api", "domain", "gateway", "runtime"]),
 ];
 
 /// Files that only compute: values and `now` in, values out.
-const PURE: [&str; 38] = [
+const PURE: [&str; 47] = [
     "api",
     "autoscale/behavior.rs",
     "autoscale/board.rs",
@@ -67,9 +69,18 @@ const PURE: [&str; 38] = [
     "operator/observe.rs",
     "operator/plan.rs",
     "operator/pods.rs",
+    "operator/scaler/effective.rs",
+    "operator/scaler/entry.rs",
+    "operator/scaler/memory.rs",
+    "operator/scaler/news.rs",
+    "operator/scaler/pause.rs",
+    "operator/scaler/snapshot.rs",
+    "operator/scaler/usage.rs",
+    "operator/scaling.rs",
     "operator/status.rs",
     "operator/status",
     "operator/validate.rs",
+    "operator/validate",
 ];
 
 /// I/O, clocks, the environment and chance.

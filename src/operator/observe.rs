@@ -11,6 +11,7 @@ use super::{
     children::ChildKind,
     desired::{Facts, KeptTemplate},
     pods::PodFacts,
+    scaling::EffectiveActuator,
 };
 use crate::{
     api::names,
@@ -236,6 +237,8 @@ impl Observed {
             foreign_autoscaler: foreign.is_some_and(|f| !f.on_deployment),
             deployment_taken: foreign.is_some_and(|f| f.on_deployment),
             deployment_replicas_handed_over: deployment.is_some_and(|d| d.replicas_owned_by_other),
+            // Who acts is not seen on children; the pass fills it in.
+            effective: EffectiveActuator::default(),
         }
     }
 }

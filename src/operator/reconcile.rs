@@ -29,7 +29,7 @@ use super::{
     scaler::{self, Scaler},
     state::{States, WatchedFleet, replicas_holder},
     status::{self, Change},
-    validate::{Invalid, Scaling, ValidatedFleet, validate},
+    validate::{Invalid, ValidatedFleet, validate},
 };
 use crate::{
     api::{
@@ -242,10 +242,7 @@ impl Context {
         report: &mut Report,
     ) -> Result<(), ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
-        let holder = match fleet.scaling {
-            Scaling::Hpa(_) => replicas_holder(raw),
-            Scaling::Fixed | Scaling::Off(_) => None,
-        };
+        let holder = fleet.scaling.is_ours().then(|| replicas_holder(raw)).flatten();
         let mut new =
             status::build(fleet, &observed, &report.blocked, &holder, &report.known, Timestamp::now());
         new.protocol = self.learned.of(key).or(new.protocol);
