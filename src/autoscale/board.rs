@@ -58,6 +58,13 @@ impl Board {
         self.0.write().insert(fleet, published);
     }
 
+    /// Forgets a fleet.
+    pub fn remove(&self, fleet: &FleetKey) {
+        if self.0.read().contains_key(fleet) {
+            self.0.write().remove(fleet);
+        }
+    }
+
     /// Forgets fleets that are gone, or are not scaled by us any more.
     pub fn retain(&self, keep: impl Fn(&FleetKey) -> bool) {
         self.0.write().retain(|key, _| keep(key));

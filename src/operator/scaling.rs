@@ -5,7 +5,7 @@ pub use crate::autoscale::metrics_api::ApiState;
 use crate::autoscale::{decision::Decision, state::Persisted};
 
 /// Who acts on a fleet's decision, in effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EffectiveActuator {
     /// A generated HPA that reads our metrics API.
     Hpa,
@@ -14,6 +14,7 @@ pub enum EffectiveActuator {
     /// The operator itself.
     Direct,
     /// Nobody of ours.
+    #[default]
     Off,
 }
 

@@ -1,0 +1,4 @@
+//! Tests of decisions: one file for each question.
+
+mod basics;
+mod support;
