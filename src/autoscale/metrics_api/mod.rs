@@ -3,8 +3,21 @@
 //! Every replica serves from memory: the [`Board`] that its own scaler fills. The leader alone writes: the
 //! APIService, and the union of the replicas' certificates. Nothing here decides about a scale.
 
+mod answers;
+mod apiservice;
+mod authn;
+mod authz;
+mod bundle;
+mod cached;
+mod certs;
+mod discovery;
 mod metrics;
+mod reply;
+mod selector;
 mod state;
+#[cfg(test)]
+mod test_support;
+mod url;
 
 pub use metrics::SamplesDropped;
 pub use state::ApiState;
