@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A part of `src`, and the parts of the crate that it may name.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["api"]),
     ("autoscale", &["autoscale", "domain"]),
     ("domain", &["domain"]),
@@ -18,20 +18,22 @@ const MAY_USE: [(&str, &[&str]); 9] = [
         "operator/desired",
         &[
             "api",
+            "autoscale",
             "domain",
             "operator::children",
             "operator::hash",
+            "operator::scaling",
             "operator::validate",
             "operator::test_support",
         ],
     ),
-    ("operator", &["api", "domain", "operator", "runtime"]),
+    ("operator", &["api", "autoscale", "domain", "operator", "runtime"]),
     ("gateway/balance", &["gateway::balance"]),
     ("gateway", &["api", "domain", "gateway", "runtime"]),
 ];
 
 /// Files that only compute: values and `now` in, values out.
-const PURE: [&str; 38] = [
+const PURE: &[&str] = &[
     "api",
     "autoscale/behavior.rs",
     "autoscale/board.rs",
@@ -67,9 +69,18 @@ const PURE: [&str; 38] = [
     "operator/observe.rs",
     "operator/plan.rs",
     "operator/pods.rs",
+    "operator/scaler/effective.rs",
+    "operator/scaler/entry.rs",
+    "operator/scaler/memory.rs",
+    "operator/scaler/news.rs",
+    "operator/scaler/pause.rs",
+    "operator/scaler/snapshot.rs",
+    "operator/scaler/usage.rs",
+    "operator/scaling.rs",
     "operator/status.rs",
     "operator/status",
     "operator/validate.rs",
+    "operator/validate",
 ];
 
 /// I/O, clocks, the environment and chance.
@@ -177,7 +188,7 @@ fn expand(text: &str) -> Vec<String> {
 #[test]
 fn arrows_point_one_way() {
     let mut wrong = Vec::new();
-    for (part, allowed) in MAY_USE {
+    for (part, allowed) in MAY_USE.iter().copied() {
         for file in sources(part) {
             // The one part of the autoscaler that listens has lines of its own.
             if part == "autoscale" && file.to_str().unwrap().contains("/metrics_api") {
