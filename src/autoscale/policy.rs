@@ -1,6 +1,9 @@
 //! What a fleet asks of the autoscaler, resolved: `spec.autoscaling` without anything left open.
 
-use super::{behavior::Behavior, time::Millis};
+use super::{
+    behavior::{Behavior, RatePolicy, Rules, Select, Unit},
+    time::Millis,
+};
 
 /// Everything that [`super::decide::decide`] follows.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,5 +191,71 @@ pub enum FallbackBehavior {
 impl Default for Windows {
     fn default() -> Self {
         Self { stable: 60_000, panic: 6_000, panic_threshold: 2.0, max_sample_age: 30_000 }
+    }
+}
+
+impl Policy {
+    /// The preset `Balanced` for a fleet behind the gateway that names no metric: the greatest demand of all signals
+    /// counts, latency and errors only guard.
+    pub fn balanced(min: i32, max: i32) -> Self {
+        Self {
+            min,
+            max,
+            zero: None,
+            combine: Combine::Max,
+            signals: Signals {
+                concurrency: Some(Target { per_pod: 14.0, weight: 1.0 }),
+                queue: Some(Queue { drain_seconds: 5.0, per_pod: 50.0, weight: 1.0 }),
+                connections: Some(Target { per_pod: 100.0, weight: 1.0 }),
+                request_rate: None,
+                cpu: Some(Target { per_pod: 0.7, weight: 1.0 }),
+                memory: None,
+                latency: Some(Latency {
+                    objective_ms: 1000.0,
+                    percentile: 95.0,
+                    role: Role::Guard,
+                    max_boost: 0.25,
+                    weight: 1.0,
+                }),
+                errors: Some(Errors { threshold: 0.2, weight: 1.0 }),
+            },
+            windows: Windows::default(),
+            behavior: Behavior::default(),
+            cooldown: Cooldown::default(),
+            fallback: None,
+            activation_replicas: 1,
+            min_available: 0.5,
+            tolerance_up: 0.0,
+            tolerance_down: 0.1,
+        }
+    }
+
+    /// The preset `Classic`: the weighted formula, one replica per step, five minutes of rest after each
+    /// (autoscaling.md section 4.2). Its pace is the cooldown alone, so its behavior lets everything through.
+    pub fn classic(min: i32, max: i32) -> Self {
+        let at_once = || Rules {
+            stabilization: 0,
+            select: Select::Max,
+            policies: vec![RatePolicy { unit: Unit::Pods, value: 1000, period: 1000 }],
+        };
+        Self {
+            combine: Combine::WeightedSum(Thresholds { up: 0.8, down: 0.3, step: 1 }),
+            signals: Signals {
+                connections: Some(Target { per_pod: 100.0, weight: 0.2 }),
+                queue: Some(Queue { drain_seconds: 5.0, per_pod: 50.0, weight: 0.2 }),
+                latency: Some(Latency {
+                    objective_ms: 1000.0,
+                    percentile: 95.0,
+                    role: Role::Guard,
+                    max_boost: 0.25,
+                    weight: 0.3,
+                }),
+                errors: Some(Errors { threshold: 0.2, weight: 0.3 }),
+                ..Signals::default()
+            },
+            behavior: Behavior { up: at_once(), down: at_once() },
+            cooldown: Cooldown { after_up: 300_000, after_down: 300_000 },
+            ..Self::balanced(min, max)
+        }
     }
 }

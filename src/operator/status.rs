@@ -71,6 +71,7 @@ pub fn build(
         selector: Some(selector_text(fleet)),
         url: Some(fleet.url()),
         protocol: old.protocol.clone(),
+        autoscaling: old.autoscaling.clone(),
         conditions: merge(verdicts, fleet.generation, old, now),
     }
 }

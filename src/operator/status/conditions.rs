@@ -127,10 +127,10 @@ fn creation_problem(message: &str) -> Problem {
 
 pub(super) fn scaling_active(fleet: &ValidatedFleet, observed: &Observed) -> Verdict {
     match (&fleet.scaling, &observed.foreign_autoscaler) {
-        (Scaling::Hpa(_), Some(foreign)) => {
+        (Scaling::Native(_) | Scaling::Mcp(_), Some(foreign)) => {
             verdict("False", reasons::FOREIGN_AUTOSCALER, foreign_message(foreign))
         }
-        (Scaling::Hpa(_), None) => mirrored(fleet, observed, types::SCALING_ACTIVE),
+        (Scaling::Native(_) | Scaling::Mcp(_), None) => mirrored(fleet, observed, types::SCALING_ACTIVE),
         (Scaling::Fixed, _) => {
             verdict("False", reasons::AUTOSCALING_DISABLED, "There is no spec.autoscaling")
         }
@@ -159,14 +159,14 @@ pub(super) fn able_to_scale(fleet: &ValidatedFleet, observed: &Observed, holder:
         return verdict("False", reasons::FOREIGN_AUTOSCALER, foreign_message(foreign));
     }
     match (&fleet.scaling, holder) {
-        (Scaling::Hpa(_), Some(holder)) => {
+        (Scaling::Native(_) | Scaling::Mcp(_), Some(holder)) => {
             let message = format!(
                 "spec.replicas is held by {holder} although autoscaling is on: each apply of that file resets \
                  the scale; remove replicas from it"
             );
             verdict("False", reasons::REPLICAS_OVERRIDDEN, message)
         }
-        (Scaling::Hpa(_), None) if observed.foreign_autoscaler.is_none() => {
+        (Scaling::Native(_) | Scaling::Mcp(_), None) if observed.foreign_autoscaler.is_none() => {
             mirrored(fleet, observed, types::ABLE_TO_SCALE)
         }
         _ => verdict(
@@ -179,7 +179,7 @@ pub(super) fn able_to_scale(fleet: &ValidatedFleet, observed: &Observed, holder:
 
 pub(super) fn scaling_limited(fleet: &ValidatedFleet, observed: &Observed) -> Verdict {
     match (&fleet.scaling, &observed.foreign_autoscaler) {
-        (Scaling::Hpa(_), None) => mirrored(fleet, observed, types::SCALING_LIMITED),
+        (Scaling::Native(_) | Scaling::Mcp(_), None) => mirrored(fleet, observed, types::SCALING_LIMITED),
         _ => verdict("False", "NotScaled", "The fleet's own autoscaler is not at work"),
     }
 }
