@@ -8,7 +8,6 @@ use k8s_openapi::{
     kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceSpec, ServiceReference},
 };
 use kube::{ResourceExt as _, api::ObjectMeta};
-use serde_json::{Value as Json, json};
 
 use super::{
     discovery::{GROUP, VERSION},
@@ -38,8 +37,8 @@ pub(super) enum Action {
     Nothing,
     /// There is none.
     Create(Box<APIService>),
-    /// Ours differs: a merge patch, with the resourceVersion that was read.
-    Mend(Json),
+    /// Ours differs: the whole object, with the resourceVersion that was read.
+    Replace(Box<APIService>),
     /// Somebody else has a version of the group. Not before fleets had time to leave.
     Withdraw {
         /// UID of ours.
@@ -98,7 +97,7 @@ pub(super) fn judge<'a>(
     let wanted = wanted(Some(mine), ours, authorities);
     let is_same = wanted.spec == mine.spec && wanted.metadata.labels == mine.metadata.labels;
     let action =
-        if authorities.is_empty() || is_same { Action::Nothing } else { Action::Mend(mend(&wanted)) };
+        if authorities.is_empty() || is_same { Action::Nothing } else { Action::Replace(Box::new(wanted)) };
     Verdict { state: availability(mine), action, ca_bundle }
 }
 
@@ -154,14 +153,6 @@ fn wanted(live: Option<&APIService>, ours: &Ours, authorities: &str) -> APIServi
     APIService { metadata, spec: Some(spec), status: None }
 }
 
-/// What makes ours of what there is; what others have added to its metadata stays.
-fn mend(wanted: &APIService) -> Json {
-    let mut spec = serde_json::to_value(&wanted.spec).unwrap_or_default();
-    spec["insecureSkipTLSVerify"] = Json::Null;
-    let ObjectMeta { labels, uid, resource_version, .. } = &wanted.metadata;
-    json!({"metadata": {"labels": labels, "uid": uid, "resourceVersion": resource_version}, "spec": spec})
-}
-
 /// What the API server says of reaching us.
 fn availability(mine: &APIService) -> ApiState {
     let conditions = mine.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -180,6 +171,7 @@ fn availability(mine: &APIService) -> ApiState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     const CA: &str = "-----BEGIN CERTIFICATE-----";
 
@@ -284,19 +276,17 @@ mod tests {
         ] {
             let mut live = drifted.clone();
             drift(live.spec.as_mut().unwrap());
-            let Action::Mend(patch) = judge([&live], &ours(), CA).action else { panic!("not mended") };
-            assert_eq!(patch["metadata"]["resourceVersion"], "7");
-            assert_eq!(patch["metadata"]["annotations"], Json::Null, "not touched");
-            assert_eq!(patch["spec"]["insecureSkipTLSVerify"], Json::Null);
-            let mut spec = patch["spec"].clone();
-            spec.as_object_mut().unwrap().remove("insecureSkipTLSVerify");
-            assert_eq!(spec, serde_json::to_value(&drifted.spec).unwrap());
+            let Action::Replace(mended) = judge([&live], &ours(), CA).action else { panic!("not mended") };
+            assert_eq!(mended.spec, drifted.spec);
+            assert_eq!(mended.metadata.resource_version.as_deref(), Some("7"));
+            assert_eq!(mended.metadata.annotations, drifted.metadata.annotations);
+            assert_eq!(mended.metadata.labels, drifted.metadata.labels);
         }
         let mut unlabelled = drifted.clone();
         unlabelled.metadata.labels = None;
-        assert!(matches!(judge([&unlabelled], &ours(), CA).action, Action::Mend(_)));
+        assert!(matches!(judge([&unlabelled], &ours(), CA).action, Action::Replace(_)));
         let renewed = judge([&drifted], &ours(), "new certificates");
-        assert!(matches!(renewed.action, Action::Mend(_)));
+        assert!(matches!(renewed.action, Action::Replace(_)));
         assert_eq!(judge([&drifted], &ours(), "").action, Action::Nothing, "not without certificates");
     }
 }

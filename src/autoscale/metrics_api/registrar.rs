@@ -288,10 +288,8 @@ impl Registrar {
                 let written = leadership.fenced(api.create(&params, &service)).await;
                 done(&mut self.service, "create the APIService", written);
             }
-            Action::Mend(patch) if self.service.is_due() => {
-                let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-                let patch = Patch::Merge(patch);
-                let written = leadership.fenced(api.patch(apiservice::NAME, &params, &patch)).await;
+            Action::Replace(service) if self.service.is_due() => {
+                let written = leadership.fenced(api.replace(apiservice::NAME, &params, &service)).await;
                 done(&mut self.service, "mend the APIService", written);
             }
             Action::Withdraw { uid, resource_version } => {
@@ -305,7 +303,7 @@ impl Registrar {
                 let written = leadership.fenced(api.delete(apiservice::NAME, &params)).await;
                 done(&mut self.service, "withdraw the APIService", written);
             }
-            Action::Nothing | Action::Create(_) | Action::Mend(_) => {}
+            Action::Nothing | Action::Create(_) | Action::Replace(_) => {}
         }
     }
 
