@@ -26,7 +26,7 @@ use super::{
     observe::{Caches, Observed, observe},
     plan::{Blocked, Effect, plan},
     recorder::Recorder,
-    scaler::{self, Scaler},
+    scaler::{self, Scaler, effective::effective},
     state::{States, WatchedFleet, replicas_holder},
     status::{self, Change},
     validate::{Invalid, ValidatedFleet, validate},
@@ -199,7 +199,10 @@ impl Context {
         known: &McpFleetStatus,
     ) -> Result<Action, ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
-        let desired = desired::build(&fleet, &observed.facts(&fleet.name), &self.rendering);
+        let mut facts = observed.facts(&fleet.name);
+        let foreign = observed.foreign_autoscaler.is_some();
+        facts.effective = effective(&fleet.scaling, foreign, &self.scaler.api_state());
+        let desired = desired::build(&fleet, &facts, &self.rendering);
         let plan = plan(&fleet, desired, &observed, known.selector.is_some());
         let applier = Applier { client: &self.client, leadership: &self.leadership, caches: &self.caches };
         let mut report = Report { blocked: plan.blocked, known: known.clone(), wait: None };

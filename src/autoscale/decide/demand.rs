@@ -112,6 +112,15 @@ pub(super) fn pods_missing(policy: &Policy, seen: &Seen) -> bool {
     (signals.cpu.is_some() && seen.cpu.missing > 0) || (signals.memory.is_some() && seen.memory.missing > 0)
 }
 
+/// The weights of all signals that should be known. Pods' samples, only where there were any.
+pub(super) fn asked(policy: &Policy, pods_known: bool) -> f64 {
+    let s = &policy.signals;
+    let queue = s.queue.filter(|_| s.concurrency.is_none()).map(|q| q.weight);
+    let of_pods = [s.cpu, s.memory].into_iter().filter(|_| pods_known);
+    let targets = [s.concurrency, s.connections, s.request_rate].into_iter().chain(of_pods);
+    targets.flatten().map(|t| t.weight).chain(queue).sum()
+}
+
 /// Whether any signal of the gateways is asked for.
 pub(super) fn wants_load(policy: &Policy) -> bool {
     let s = &policy.signals;

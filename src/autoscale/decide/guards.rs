@@ -160,6 +160,6 @@ fn saturated(view: &View<'_>) -> bool {
             in_flight >= SATURATED * target.per_pod * f64::from(view.seen.ready)
         });
     let cpu = view.seen.cpu;
-    let busy = cpu.good > 0 && cpu.sum >= SATURATED * f64::from(cpu.good);
+    let busy = cpu.good > 0 && cpu.sum >= SATURATED * f64::from(cpu.good + cpu.missing);
     waits || full || busy
 }

@@ -1,4 +1,6 @@
 //! Tests of decisions: one file for each question.
 
 mod basics;
+mod classic;
+mod failures;
 mod support;
