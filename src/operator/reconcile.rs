@@ -28,7 +28,7 @@ use super::{
     recorder::Recorder,
     scaler::{self, Scaler, effective::effective},
     state::{States, WatchedFleet, replicas_holder},
-    status::{self, Change},
+    status::{self, Change, ScalingFacts},
     validate::{Invalid, ValidatedFleet, validate},
 };
 use crate::{
@@ -246,8 +246,9 @@ impl Context {
     ) -> Result<(), ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
         let holder = fleet.scaling.is_ours().then(|| replicas_holder(raw)).flatten();
+        let scaling = ScalingFacts { holder, ..ScalingFacts::default() };
         let mut new =
-            status::build(fleet, &observed, &report.blocked, &holder, &report.known, Timestamp::now());
+            status::build(fleet, &observed, &report.blocked, &scaling, &report.known, Timestamp::now());
         new.protocol = self.learned.of(key).or(new.protocol);
         self.write_status(&raw.metadata, key, report, new).await
     }
