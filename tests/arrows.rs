@@ -80,7 +80,6 @@ const PURE: &[&str] = &[
     "operator/pods.rs",
     "operator/scaler/effective.rs",
     "operator/scaler/entry.rs",
-    "operator/scaler/memory.rs",
     "operator/scaler/news.rs",
     "operator/scaler/pause.rs",
     "operator/scaler/snapshot.rs",

@@ -246,7 +246,8 @@ impl Context {
     ) -> Result<(), ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
         let holder = fleet.scaling.is_ours().then(|| replicas_holder(raw)).flatten();
-        let scaling = ScalingFacts { holder, ..ScalingFacts::default() };
+        let scaled = self.scaler.of(key);
+        let scaling = ScalingFacts { scaled: scaled.as_ref(), api: self.scaler.api_state(), holder };
         let mut new =
             status::build(fleet, &observed, &report.blocked, &scaling, &report.known, Timestamp::now());
         new.protocol = self.learned.of(key).or(new.protocol);
