@@ -3,7 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_fleet::{api::crd, gateway::args::GatewayArgs, operator::run::OperatorArgs, runtime::chain::Chain};
+use mcp_fleet::{
+    api::crd,
+    gateway::args::GatewayArgs,
+    operator::run::OperatorArgs,
+    runtime::chain::Chain,
+    simulate::{self, SimulateArgs},
+};
 
 /// See `Cargo.toml`.
 #[global_allocator]
@@ -25,6 +31,8 @@ enum Command {
     Gateway(Box<GatewayArgs>),
     /// Print the CustomResourceDefinition, for `kubectl apply --server-side -f -`.
     Crds,
+    /// Try autoscaling without a cluster: a fleet's policy beside others, call by call.
+    Simulate(Box<SimulateArgs>),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +41,7 @@ fn main() -> ExitCode {
         Command::Operator(args) => operator(*args),
         Command::Gateway(args) => gateway(*args),
         Command::Crds => print(&crd::mcpfleet_crd_yaml()),
+        Command::Simulate(args) => simulate::run(&args).map_err(Into::into).and_then(|text| print(&text)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
