@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("operator", &["api", "autoscale", "domain", "operator", "runtime"]),
+    ("simulate", &["api", "autoscale", "domain", "operator::validate", "simulate"]),
     ("gateway/balance", &["gateway::balance"]),
     ("gateway", &["api", "domain", "gateway", "runtime"]),
 ];
@@ -88,6 +89,20 @@ const PURE: &[&str] = &[
     "operator/status.rs",
     "operator/status",
     "operator/validate.rs",
+    "simulate/evaluate.rs",
+    "simulate/fleet.rs",
+    "simulate/measure.rs",
+    "simulate/measure",
+    "simulate/run.rs",
+    "simulate/scalers.rs",
+    "simulate/scalers",
+    "simulate/scenario.rs",
+    "simulate/scenarios.rs",
+    "simulate/svg.rs",
+    "simulate/table.rs",
+    "simulate/trace.rs",
+    "simulate/world.rs",
+    "simulate/world",
     "operator/validate",
 ];
 
