@@ -4,7 +4,7 @@
 #   charts/mcp-fleet/files/crds/mcpfleets.yaml   copy of crds/mcpfleets.yaml: a chart cannot reach outside itself
 #   deploy/crd.yaml                              the same, for `kubectl apply -k deploy/`
 #   deploy/operator.yaml, deploy/gateway.yaml    the chart with its default values, without what only Helm needs,
-#                                                among that the job that ends the metrics API (see kustomization.yaml)
+#                                                among that the job before an uninstall (see kustomization.yaml)
 #
 #   render.sh           write them
 #   render.sh --check   write nothing; print the difference and exit 1 if one is stale

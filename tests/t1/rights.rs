@@ -47,7 +47,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("watch apiservices.apiregistration.k8s.io", PORT),
     ("create apiservices.apiregistration.k8s.io", PORT),
     ("get apiservices.apiregistration.k8s.io", PORT),
-    ("patch apiservices.apiregistration.k8s.io", PORT),
+    ("update apiservices.apiregistration.k8s.io", PORT),
     ("delete apiservices.apiregistration.k8s.io", PORT),
 ];
 const SCALER: &str = "used for fleets with MCP signals, which T1 has no gateways for";
@@ -272,7 +272,7 @@ pub async fn no_right_is_dangerous(suite: Arc<Suite>) -> TestResult {
         ("get", "configmaps", ""),
         ("list", "configmaps", ""),
         ("delete", "apiservices", ""),
-        ("patch", "apiservices", ""),
+        ("update", "apiservices", ""),
         ("create", "pods", ""),
         ("create", "pods", "exec"),
         ("create", "pods", "attach"),

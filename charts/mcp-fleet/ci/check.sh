@@ -69,7 +69,7 @@ for values in "$here"/*-values.yaml; do
     ok "$name: one ConfigMap" same <(grep configmaps "$scratch/rights") \
       <(printf '%s' ${with:+$'[""] [configmaps] - [create]\n[""] [configmaps] [mcp-fleet-operator-ca] [get,list,watch,patch,delete]\n'})
     wide=$with; [ "$name" != namespaced ] || wide=
-    ok "$name: one API registration" same <(grep -E 'apiservices|reviews' "$scratch/rights") <(printf '%s' ${wide:+$'[authentication.k8s.io] [tokenreviews] - [create]\n[authorization.k8s.io] [subjectaccessreviews] - [create]\n[apiregistration.k8s.io] [apiservices] - [list,watch,create]\n[apiregistration.k8s.io] [apiservices] [v1beta2.custom.metrics.k8s.io] [get,patch,delete]\n'})
+    ok "$name: one API registration" same <(grep -E 'apiservices|reviews' "$scratch/rights") <(printf '%s' ${wide:+$'[authentication.k8s.io] [tokenreviews] - [create]\n[authorization.k8s.io] [subjectaccessreviews] - [create]\n[apiregistration.k8s.io] [apiservices] - [list,watch,create]\n[apiregistration.k8s.io] [apiservices] [v1beta2.custom.metrics.k8s.io] [get,update,delete]\n'})
   fi
 
   # The gateway's: reading fleets and addresses, and nothing else.
@@ -132,17 +132,18 @@ ok "default: one object in kube-system" [ "$(grep -c 'namespace: kube-system' "$
 ok "default: a binding to Kubernetes' own role" grep -q 'name: extension-apiserver-authentication-reader$' \
   <(sed -n '/namespace: kube-system/,/^subjects:/p' "$wide/rbac.yaml")
 ok "default: whatever ends the API runs before anything goes" grep -q 'helm.sh/hook: pre-delete$' "$wide/cleanup.yaml"
-ok "namespaced: nothing to end" [ ! -e "$narrow/cleanup.yaml" ]
+ok "default: it knows what is ours" same <(args "$wide/cleanup.yaml") <(printf '%s\n' --ca-config-map=mcp-fleet-operator-ca --metrics-api-service=mcp-fleet-operator-api)
+ok "namespaced: only certificates to take away" same <(args "$narrow/cleanup.yaml") <(printf '%s\n' --ca-config-map=mcp-fleet-operator-ca)
 ok "default: no Service or budget counts the pod of the job" not grep -q 'component: operator' <(sed -n '/template:/,/spec:/p' "$wide/cleanup.yaml")
 ok "default: reports come in" grep -q 'port: 8443' <(sed -n '/ingress:/,/egress:/p' "$wide/networkpolicy.yaml")
 ok "ha: the API server's place is known" grep -q 'cidr: 10.0.0.0/24' <(sed -n '/ingress:/,/egress:/p' "$scratch/ha/mcp-fleet/templates/networkpolicy.yaml")
 ok "ha: then gateways are named too" grep -q 'component: gateway' <(sed -n '/ingress:/,/egress:/p' "$scratch/ha/mcp-fleet/templates/networkpolicy.yaml")
 ok "namespaced: gateways alone" grep -q 'component: gateway' <(sed -n '/port: 8443/,/egress:/p' "$narrow/networkpolicy.yaml")
 for off in autoscaler.enabled gateway.enabled; do
-  ok "$off=false: nothing of it" not grep -nE '8443"|-load|operator-ca|apiservices|reviews|kube-system' \
+  ok "$off=false: nothing of it" not grep -nE '8443"|-load|operator-ca|apiservices|reviews|kube-system|cleanup' \
     <(render --set $off=false | grep -v '^ *#')
 done
-ok "metricsAPI off: no registration" not grep -nE 'apiservices|subjectaccess|kube-system|metrics-api|cleanup' <(render --set autoscaler.metricsAPI.enabled=false | grep -v '^ *#')
+ok "metricsAPI off: no registration" not grep -nE 'apiservices|subjectaccess|kube-system|metrics-api' <(render --set autoscaler.metricsAPI.enabled=false | grep -v '^ *#')
 ok "metricsAPI off: no Service for it" [ "$(render --set autoscaler.metricsAPI.enabled=false -s templates/service-api.yaml | grep -c '^kind: Service')" = 1 ]
 ok "metricsAPI off: reports all the same" grep -q -- --load-service <(render --set autoscaler.metricsAPI.enabled=false)
 ok "another port, everywhere" [ "$(render --set autoscaler.port=9443 | grep -c 9443)" = 5 ]
