@@ -3,7 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_fleet::{api::crd, gateway::args::GatewayArgs, operator::run::OperatorArgs, runtime::chain::Chain};
+use mcp_fleet::{
+    api::crd,
+    autoscale::metrics_api::cleanup::{self, CleanupArgs},
+    gateway::args::GatewayArgs,
+    operator::run::OperatorArgs,
+    runtime::chain::Chain,
+};
 
 /// See `Cargo.toml`.
 #[global_allocator]
@@ -23,6 +29,8 @@ enum Command {
     Operator(Box<OperatorArgs>),
     /// Run the gateway: it balances MCP traffic over the pods of fleets.
     Gateway(Box<GatewayArgs>),
+    /// Remove the APIService and the ConfigMap that the operator has made for itself, before it is uninstalled.
+    Cleanup(CleanupArgs),
     /// Print the CustomResourceDefinition, for `kubectl apply --server-side -f -`.
     Crds,
 }
@@ -32,6 +40,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Operator(args) => operator(*args),
         Command::Gateway(args) => gateway(*args),
+        Command::Cleanup(args) => cleanup(args),
         Command::Crds => print(&crd::mcpfleet_crd_yaml()),
     };
     match result {
@@ -70,6 +79,15 @@ fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()?
         .block_on(mcp_fleet::gateway::run::run(args))
+}
+
+fn cleanup(args: CleanupArgs) -> anyhow::Result<()> {
+    // See `operator`.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let say = |line: &str| {
+        let _ = print(&format!("{line}\n"));
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(cleanup::run(args, say))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

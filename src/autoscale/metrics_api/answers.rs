@@ -120,7 +120,11 @@ fn fresh(published: Published, now: i64) -> Result<Value, String> {
     let age = now.saturating_sub(value.sampled_at);
     let allowed = i64::from(value.max_age_seconds).saturating_mul(1000);
     if age > allowed {
-        return Err(format!("the newest sample is {} s old, and {} s are allowed", age / 1000, allowed / 1000));
+        return Err(format!(
+            "the newest sample is {} s old, and {} s are allowed",
+            age / 1000,
+            allowed / 1000
+        ));
     }
     if value.desired < 0 || !value.utilization.is_finite() || value.utilization < 0.0 {
         return Err("the value is out of bounds".into());

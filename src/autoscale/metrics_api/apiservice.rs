@@ -17,7 +17,7 @@ use super::{
 /// Name of our APIService.
 pub(super) const NAME: &str = "v1beta2.custom.metrics.k8s.io";
 /// Label by which our objects are known.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "mcp-fleet");
+pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "mcp-fleet");
 /// Port of the Service.
 const PORT: i32 = 443;
 
@@ -85,7 +85,8 @@ pub(super) fn judge<'a>(
         return Verdict { state: ApiState::OwnedByOther(foreign), action, ca_bundle };
     }
     let Some(mine) = mine else {
-        let state = ApiState::NotServing(format!("APIService {NAME} is not there yet; the leader creates it"));
+        let state =
+            ApiState::NotServing(format!("APIService {NAME} is not there yet; the leader creates it"));
         let action = if authorities.is_empty() {
             Action::Nothing
         } else {
@@ -103,7 +104,8 @@ pub(super) fn judge<'a>(
 /// Whether it leads to our Service.
 pub(super) fn is_ours(spec: &APIServiceSpec, ours: &Ours) -> bool {
     spec.service.as_ref().is_some_and(|service| {
-        service.namespace.as_deref() == Some(&ours.namespace) && service.name.as_deref() == Some(&ours.service)
+        service.namespace.as_deref() == Some(&ours.namespace)
+            && service.name.as_deref() == Some(&ours.service)
     })
 }
 
@@ -221,7 +223,10 @@ mod tests {
     fn it_serves_when_the_api_server_says_so() {
         for (available, expected) in [
             (Some("True"), ApiState::Serving),
-            (Some("False"), ApiState::NotServing("the API server says FailedDiscoveryCheck: no route".into())),
+            (
+                Some("False"),
+                ApiState::NotServing("the API server says FailedDiscoveryCheck: no route".into()),
+            ),
             (None, ApiState::NotServing("the API server has not tried to reach it yet".into())),
         ] {
             let verdict = judge([&live(available)], &ours(), CA);

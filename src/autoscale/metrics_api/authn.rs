@@ -91,9 +91,7 @@ impl Trust {
         let pem = data.get(CA).ok_or_else(|| wrong("it is missing".into()))?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            roots
-                .add(certificate.map_err(|e| wrong(e.to_string()))?)
-                .map_err(|e| wrong(e.to_string()))?;
+            roots.add(certificate.map_err(|e| wrong(e.to_string()))?).map_err(|e| wrong(e.to_string()))?;
         }
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
@@ -244,7 +242,7 @@ mod tests {
         }
     }
 
-    fn trust(ca: &str, names: &str) -> Option<Trust> {
+    fn trust(ca: &str, names: &str) -> Trust {
         let data = [
             ("requestheader-client-ca-file", ca),
             ("requestheader-allowed-names", names),
@@ -252,7 +250,7 @@ mod tests {
             ("requestheader-group-headers", r#"["X-Remote-Group"]"#),
             ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
         ];
-        Some(Trust::parse(&data.map(|(k, v)| (k.to_owned(), v.to_owned())).into()).unwrap())
+        Trust::parse(&data.map(|(k, v)| (k.to_owned(), v.to_owned())).into()).unwrap()
     }
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -267,12 +265,12 @@ mod tests {
         let ask = |peer: &Peer| proxy.authenticate(peer, &headers, UnixTime::now()).map(|c| c.user);
         let (good, wrong_name) = (ours.client("front-proxy-client"), ours.client("someone"));
         assert_eq!(ask(&good), Err(Stranger::NoTrust));
-        proxy.set(trust(&ours.pem, r#"["front-proxy-client", "next"]"#));
+        proxy.set(Some(trust(&ours.pem, r#"["front-proxy-client", "next"]"#)));
         assert_eq!(ask(&good), Ok("jane".into()));
         assert_eq!(ask(&wrong_name), Err(Stranger::WrongName));
         assert_eq!(ask(&other.client("front-proxy-client")), Err(Stranger::Untrusted));
         assert_eq!(ask(&Peer::new(Vec::new())), Err(Stranger::NoCertificate));
-        proxy.set(trust(&ours.pem, "[]"));
+        proxy.set(Some(trust(&ours.pem, "[]")));
         assert_eq!(ask(&wrong_name), Ok("jane".into()), "no names: any");
     }
 
@@ -281,14 +279,13 @@ mod tests {
         let (old, new) = (ca("old"), ca("new"));
         let headers = headers(&[("x-remote-user", "jane")]);
         let proxy = FrontProxy::default();
-        let ask =
-            |peer: &Peer| proxy.authenticate(peer, &headers, UnixTime::now()).map(|_| ()).err();
+        let ask = |peer: &Peer| proxy.authenticate(peer, &headers, UnixTime::now()).map(|_| ()).err();
         let (before, after) = (old.client("a"), new.client("a"));
-        proxy.set(trust(&old.pem, "[]"));
+        proxy.set(Some(trust(&old.pem, "[]")));
         assert_eq!((ask(&before), ask(&after)), (None, Some(Stranger::Untrusted)));
-        proxy.set(trust(&format!("{}{}", old.pem, new.pem), "[]"));
+        proxy.set(Some(trust(&format!("{}{}", old.pem, new.pem), "[]")));
         assert_eq!((ask(&before), ask(&after)), (None, None));
-        proxy.set(trust(&new.pem, "[]"));
+        proxy.set(Some(trust(&new.pem, "[]")));
         assert_eq!((ask(&before), ask(&after)), (Some(Stranger::Untrusted), None));
         proxy.set(None);
         assert_eq!(ask(&after), Some(Stranger::NoTrust));
@@ -298,7 +295,7 @@ mod tests {
     fn an_ended_certificate_is_not_believed() {
         let ours = ca("ca");
         let proxy = FrontProxy::default();
-        proxy.set(trust(&ours.pem, "[]"));
+        proxy.set(Some(trust(&ours.pem, "[]")));
         let far = UnixTime::since_unix_epoch(Duration::from_secs(20_000_000_000 * 4));
         let headers = headers(&[("x-remote-user", "jane")]);
         assert_eq!(proxy.authenticate(&ours.client("a"), &headers, far), Err(Stranger::Untrusted));
@@ -308,11 +305,10 @@ mod tests {
     fn all_that_the_headers_say() {
         let ours = ca("ca");
         let proxy = FrontProxy::default();
-        proxy.set(trust(&ours.pem, "[]"));
+        proxy.set(Some(trust(&ours.pem, "[]")));
         let peer = ours.client("a");
-        let ask = |fields: &[(&'static str, &str)]| {
-            proxy.authenticate(&peer, &headers(fields), UnixTime::now())
-        };
+        let ask =
+            |fields: &[(&'static str, &str)]| proxy.authenticate(&peer, &headers(fields), UnixTime::now());
         let caller = ask(&[
             ("x-remote-user", "jane"),
             ("x-remote-group", "dev"),

@@ -89,7 +89,9 @@ fn verdict(status: SubjectAccessReviewStatus) -> Result<(), Denied> {
     if status.allowed && status.denied != Some(true) {
         return Ok(());
     }
-    Err(Denied(status.reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| "no rule allows it".into())))
+    Err(Denied(
+        status.reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| "no rule allows it".into()),
+    ))
 }
 
 fn review(caller: &Caller, question: &Question) -> SubjectAccessReview {

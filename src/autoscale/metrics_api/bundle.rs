@@ -73,7 +73,11 @@ pub(super) fn contains(bundle: &str, authority: &str) -> bool {
 /// The authorities in a text that have not ended. Anything else in it is left out.
 pub(super) fn read(text: &str, now: i64) -> Vec<Authority> {
     let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok);
-    certificates.take(MAX_CERTIFICATES).filter_map(|der| authority(&der)).filter(|a| a.not_after > now).collect()
+    certificates
+        .take(MAX_CERTIFICATES)
+        .filter_map(|der| authority(&der))
+        .filter(|a| a.not_after > now)
+        .collect()
 }
 
 fn authority(der: &CertificateDer<'_>) -> Option<Authority> {
@@ -158,9 +162,8 @@ mod tests {
     #[test]
     fn it_stays_bounded() {
         let signer = Signer::new("pod", certs::hosts(["api"], "ns")).unwrap();
-        let many = (0..MAX_KEYS + 3).map(|i| {
-            (format!("op-{i:03}.crt"), signer.issue(NOW - i as i64).unwrap().authority_pem)
-        });
+        let many = (0..MAX_KEYS + 3)
+            .map(|i| (format!("op-{i:03}.crt"), signer.issue(NOW - i as i64).unwrap().authority_pem));
         let union = union(&many.collect(), NOW);
         assert_eq!(union.pem.matches("BEGIN").count(), MAX_KEYS);
         assert_eq!(union.stale, ["op-064.crt", "op-065.crt", "op-066.crt"], "those that end first");

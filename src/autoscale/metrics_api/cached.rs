@@ -26,9 +26,12 @@ impl fmt::Display for NoAnswer {
 /// An answer, and the end of its life.
 type Kept<V> = Result<(V, Instant), NoAnswer>;
 
+/// Answers, and those under way, by question.
+type Entries<K, V> = HashMap<K, Shared<BoxFuture<'static, Kept<V>>>>;
+
 /// Answers by question.
 pub(super) struct Cached<K, V: Clone> {
-    entries: Mutex<HashMap<K, Shared<BoxFuture<'static, Kept<V>>>>>,
+    entries: Mutex<Entries<K, V>>,
     capacity: usize,
 }
 
@@ -49,25 +52,28 @@ where
     {
         let answer = {
             let mut entries = self.entries.lock();
-            match entries.get(key).filter(|entry| is_useful(entry)) {
-                Some(entry) => entry.clone(),
-                None => {
-                    if entries.len() >= self.capacity {
-                        entries.retain(|_, entry| is_useful(entry));
-                    }
-                    // All of them in use: one goes. It costs a question, and nothing else.
-                    if entries.len() >= self.capacity
-                        && let Some(any) = entries.keys().next().cloned()
-                    {
-                        entries.remove(&any);
-                    }
-                    let entry = limited(ask()).boxed().shared();
-                    entries.insert(key.clone(), entry.clone());
-                    entry
-                }
+            if let Some(entry) = entries.get(key).filter(|entry| is_useful(entry)) {
+                entry.clone()
+            } else {
+                self.make_room(&mut entries);
+                let entry = limited(ask()).boxed().shared();
+                entries.insert(key.clone(), entry.clone());
+                entry
             }
         };
         answer.await.map(|(value, _)| value)
+    }
+
+    fn make_room(&self, entries: &mut Entries<K, V>) {
+        if entries.len() >= self.capacity {
+            entries.retain(|_, entry| is_useful(entry));
+        }
+        // All of them in use: one goes. It costs a question, and nothing else.
+        if entries.len() >= self.capacity
+            && let Some(any) = entries.keys().next().cloned()
+        {
+            entries.remove(&any);
+        }
     }
 
     #[cfg(test)]

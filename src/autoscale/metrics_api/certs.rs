@@ -17,7 +17,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::time::ASN1Time;
 
 /// Life of the serving certificate.
@@ -65,7 +65,8 @@ pub(super) struct Issued {
 impl Authority {
     /// A new key. `pod` tells authorities apart; `hosts` are what clients call this replica.
     pub(super) fn new(pod: &str, hosts: Vec<String>) -> Result<Self, CertError> {
-        let name = format!("mcp-fleet {} {:08x}", pod.chars().take(40).collect::<String>(), rand::random::<u32>());
+        let name =
+            format!("mcp-fleet {} {:08x}", pod.chars().take(40).collect::<String>(), rand::random::<u32>());
         Ok(Self { name, key: KeyPair::generate()?, hosts })
     }
 
@@ -87,7 +88,7 @@ impl Authority {
     }
 
     fn authority_params(&self, now: i64) -> Result<CertificateParams, CertError> {
-        let mut params = self.params(&self.name, now, AUTHORITY_LIFE)?;
+        let mut params = params(&self.name, now, AUTHORITY_LIFE)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         Ok(params)
@@ -97,25 +98,25 @@ impl Authority {
         let name = self.hosts.first().map_or("mcp-fleet", String::as_str);
         // A common name has at most 64 characters; clients read the alternative names anyway.
         let name: String = name.chars().take(64).collect();
-        let mut params = self.params(&name, now, SERVING_LIFE)?;
+        let mut params = params(&name, now, SERVING_LIFE)?;
         params.subject_alt_names = CertificateParams::new(self.hosts.clone())?.subject_alt_names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
+}
 
-    fn params(&self, name: &str, now: i64, life: Duration) -> Result<CertificateParams, CertError> {
-        let at = |seconds: i64| {
-            ASN1Time::from_timestamp(seconds).map(|t| t.to_datetime()).map_err(|_| CertError::Clock(now))
-        };
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(name.to_owned()));
-        params.not_before = at(now.saturating_sub_unsigned(BACKDATED.as_secs()))?;
-        params.not_after = at(now.saturating_add_unsigned(life.as_secs()))?;
-        Ok(params)
-    }
+fn params(name: &str, now: i64, life: Duration) -> Result<CertificateParams, CertError> {
+    let at = |seconds: i64| {
+        ASN1Time::from_timestamp(seconds).map(|t| t.to_datetime()).map_err(|_| CertError::Clock(now))
+    };
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(name.to_owned()));
+    params.not_before = at(now.saturating_sub_unsigned(BACKDATED.as_secs()))?;
+    params.not_after = at(now.saturating_add_unsigned(life.as_secs()))?;
+    Ok(params)
 }
 
 /// What a Service's clients call the replicas behind it.
@@ -161,7 +162,7 @@ impl ResolvesServerCert for Serving {
 
 /// Own certificate first.
 #[cfg(test)]
-pub(super) fn chain(issued: &Issued) -> Vec<CertificateDer<'static>> {
+pub(super) fn chain(issued: &Issued) -> Vec<rustls_pki_types::CertificateDer<'static>> {
     issued.certified.cert.clone()
 }
 
@@ -173,7 +174,7 @@ mod tests {
         RootCertStore,
         client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
     };
-    use rustls_pki_types::{ServerName, UnixTime, pem::PemObject as _};
+    use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 
     const NOW: i64 = 1_795_208_400;
     const HOUR: i64 = 3600;
@@ -196,7 +197,8 @@ mod tests {
         let authority = Authority::new("op-0", hosts).unwrap();
         let issued = authority.issue(NOW).unwrap();
         let pem = &issued.authority_pem;
-        for host in ["op-api.sys.svc", "op-api.sys.svc.cluster.local", "op-api", "op-load.sys.svc", "op-load"] {
+        for host in ["op-api.sys.svc", "op-api.sys.svc.cluster.local", "op-api", "op-load.sys.svc", "op-load"]
+        {
             assert!(accepts(pem, &issued, host, NOW), "{host}");
         }
         assert!(!accepts(pem, &issued, "op-api.other.svc", NOW));

@@ -28,7 +28,8 @@ impl Reviews {
         let service = tower::service_fn(move |request: Request<Body>| {
             let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
             async move {
-                let body = request.into_body().collect().await.map_err(Into::<tower::BoxError>::into)?.to_bytes();
+                let body =
+                    request.into_body().collect().await.map_err(Into::<tower::BoxError>::into)?.to_bytes();
                 let mut review: Value = serde_json::from_slice(&body).unwrap();
                 let (code, status) = answers(&review);
                 asked.lock().push(review.clone());
