@@ -253,7 +253,8 @@ pub async fn no_right_is_dangerous(suite: Arc<Suite>) -> TestResult {
     let list = suite.kubectl(&["auth", "can-i", "--list", "--no-headers", &user, "-n", "default"])?;
     for namespace in [operator::NAMESPACE, "kube-system"] {
         let list = suite.kubectl(&["auth", "can-i", "--list", "--no-headers", &user, "-n", namespace])?;
-        for line in list.lines().filter(|line| line.starts_with("configmaps ") && !line.contains("[create]")) {
+        for line in list.lines().filter(|line| line.starts_with("configmaps ") && !line.contains("[create]"))
+        {
             let of = ["[mcp-fleet-operator-ca]", "[extension-apiserver-authentication]"];
             assert!(of.iter().any(|name| line.contains(name)), "{namespace}: {line}");
         }

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use mcp_fleet_cluster::Tier;
 
 use crate::{
-    autoscaling::differential,
+    autoscaling::{differential, following},
     support::{Suite, operator::Operator},
 };
 
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         },
         vec![
             case!(differential::the_port_answers_as_the_controller_manager),
+            case!(following::an_hpa_follows_the_load_up_and_down),
             case!(scaling::our_autoscaler_scales_through_the_fleet),
             case!(scaling::kubectl_scale_works_without_autoscaling),
             case!(scaling::kubectl_autoscale_works_where_ours_is_off),

@@ -2,7 +2,10 @@
 //! fleet whose load is reported.
 
 pub mod differential;
+pub mod following;
+mod gateway;
 mod histories;
 mod metrics_server;
 mod record;
 mod replay;
+mod world;
