@@ -26,9 +26,9 @@ use super::{
     observe::{Caches, Observed, observe},
     plan::{Blocked, Effect, plan},
     recorder::Recorder,
-    scaler::{self, Scaler},
+    scaler::{self, Scaler, effective::effective},
     state::{States, WatchedFleet, replicas_holder},
-    status::{self, Change},
+    status::{self, Change, ScalingFacts},
     validate::{Invalid, ValidatedFleet, validate},
 };
 use crate::{
@@ -199,7 +199,10 @@ impl Context {
         known: &McpFleetStatus,
     ) -> Result<Action, ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
-        let desired = desired::build(&fleet, &observed.facts(&fleet.name), &self.rendering);
+        let mut facts = observed.facts(&fleet.name);
+        let foreign = observed.foreign_autoscaler.is_some();
+        facts.effective = effective(&fleet.scaling, foreign, &self.scaler.api_state());
+        let desired = desired::build(&fleet, &facts, &self.rendering);
         let plan = plan(&fleet, desired, &observed, known.selector.is_some());
         let applier = Applier { client: &self.client, leadership: &self.leadership, caches: &self.caches };
         let mut report = Report { blocked: plan.blocked, known: known.clone(), wait: None };
@@ -243,8 +246,10 @@ impl Context {
     ) -> Result<(), ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
         let holder = fleet.scaling.is_ours().then(|| replicas_holder(raw)).flatten();
+        let scaled = self.scaler.of(key);
+        let scaling = ScalingFacts { scaled: scaled.as_ref(), api: self.scaler.api_state(), holder };
         let mut new =
-            status::build(fleet, &observed, &report.blocked, &holder, &report.known, Timestamp::now());
+            status::build(fleet, &observed, &report.blocked, &scaling, &report.known, Timestamp::now());
         new.protocol = self.learned.of(key).or(new.protocol);
         self.write_status(&raw.metadata, key, report, new).await
     }

@@ -100,6 +100,12 @@ pub(super) fn demands(
     all
 }
 
+/// Whether a signal of the pods is asked for, and anybody measures it.
+pub(super) fn pods_measured(policy: &Policy, seen: &Seen) -> bool {
+    let signals = &policy.signals;
+    (signals.cpu.is_some() && seen.cpu.measured) || (signals.memory.is_some() && seen.memory.measured)
+}
+
 /// Whether a signal of the pods is asked for and cannot be told.
 pub(super) fn pods_invalid(policy: &Policy, seen: &Seen) -> bool {
     let signals = &policy.signals;
@@ -110,6 +116,15 @@ pub(super) fn pods_invalid(policy: &Policy, seen: &Seen) -> bool {
 pub(super) fn pods_missing(policy: &Policy, seen: &Seen) -> bool {
     let signals = &policy.signals;
     (signals.cpu.is_some() && seen.cpu.missing > 0) || (signals.memory.is_some() && seen.memory.missing > 0)
+}
+
+/// The weights of all signals that should be known. Pods' samples, only where there were any.
+pub(super) fn asked(policy: &Policy, pods_known: bool) -> f64 {
+    let s = &policy.signals;
+    let queue = s.queue.filter(|_| s.concurrency.is_none()).map(|q| q.weight);
+    let of_pods = [s.cpu, s.memory].into_iter().filter(|_| pods_known);
+    let targets = [s.concurrency, s.connections, s.request_rate].into_iter().chain(of_pods);
+    targets.flatten().map(|t| t.weight).chain(queue).sum()
 }
 
 /// Whether any signal of the gateways is asked for.

@@ -9,7 +9,7 @@ use crate::autoscale::{
 use super::{
     View, baseline,
     combine::combine,
-    demand::{Over, demands},
+    demand::{self, Over, demands},
     guards::{self, Guards},
     quantise::quantise,
     weighted,
@@ -34,10 +34,13 @@ pub(super) struct Measured {
 
 /// Measures all signals.
 pub(super) fn measure(view: &View<'_>, state: &mut State) -> Measured {
+    state.pod_samples_seen |= demand::pods_measured(view.policy, view.seen);
     let mut guards = Guards::default();
     guards::of_readiness(view, &mut guards);
     let mut measured = match view.policy.combine {
-        Combine::WeightedSum(thresholds) => weighted::measure(view, thresholds, guards),
+        Combine::WeightedSum(thresholds) => {
+            weighted::measure(view, thresholds, state.pod_samples_seen, guards)
+        }
         how => by_demand(view, how, state, guards),
     };
     guards::of_knowledge(view, state, &mut measured.guards);
@@ -49,11 +52,14 @@ fn by_demand(view: &View<'_>, how: Combine, state: &mut State, mut guards: Guard
     let degraded = baseline::degraded(seen, state);
     baseline::update(policy, seen, state, view.now);
     let few_ready = guards::few_ready(view);
-    let stable = demands(policy, seen, Over::Stable, state.baseline_hold, degraded);
-    let short = demands(policy, seen, Over::Panic, state.baseline_hold, degraded);
+    // Whether calls take longer is not known either where numbers were dropped.
+    let no_drain = degraded || seen.dropped;
+    let stable = demands(policy, seen, Over::Stable, state.baseline_hold, no_drain);
+    let short = demands(policy, seen, Over::Panic, state.baseline_hold, no_drain);
     guards::of_calls(view, degraded, &mut guards);
-    let over_stable = combine(how, &stable, n, few_ready);
-    let sudden_demand = combine(how, &short, n, few_ready);
+    let asked = demand::asked(policy, state.pod_samples_seen);
+    let over_stable = combine(how, &stable, n, few_ready, asked);
+    let sudden_demand = combine(how, &short, n, few_ready, asked);
     let Some(over_stable) = over_stable else {
         return Measured {
             demand: None,

@@ -3,7 +3,7 @@
 
 use crate::autoscale::{
     decision::{LimitedBy, Signal, Term},
-    policy::Thresholds,
+    policy::{Target, Thresholds},
 };
 
 use super::{View, guards::Guards, measure::Measured, quantise::floor};
@@ -28,8 +28,13 @@ impl Part {
 }
 
 /// u from all that is known, D = N·u/up, and one step if u lies beyond a threshold.
-pub(super) fn measure(view: &View<'_>, thresholds: Thresholds, mut guards: Guards) -> Measured {
-    let (parts, known) = parts(view);
+pub(super) fn measure(
+    view: &View<'_>,
+    thresholds: Thresholds,
+    pods_known: bool,
+    mut guards: Guards,
+) -> Measured {
+    let (parts, known) = parts(view, pods_known);
     if parts.is_empty() {
         return Measured {
             demand: None,
@@ -78,48 +83,67 @@ fn step(view: &View<'_>, thresholds: Thresholds, u: f64) -> (i32, Option<Limited
     }
 }
 
-/// All summands that are known, and whether those are all that are asked for. Sums over the pods are divided by N: as
-/// sums they would not fall when pods are added.
-fn parts(view: &View<'_>) -> (Vec<Part>, bool) {
-    let (signals, seen) = (&view.policy.signals, view.seen);
-    let load = seen.load.as_ref();
-    let stable = load.map(|l| &l.stable);
-    let each = f64::from(view.n.max(1));
-    let open = load.and_then(|l| Some(l.stable.streams?.max(l.sessions.unwrap_or(0.0))));
+/// All summands that are known, and whether those are all that are asked for.
+fn parts(view: &View<'_>, pods_known: bool) -> (Vec<Part>, bool) {
     let mut parts = Vec::with_capacity(8);
-    let mut known = true;
-    let mut add = |signal, asked: Option<(f64, f64)>, measured: Option<f64>, missing: i32| {
-        let Some((weight, reference)) = asked else { return };
-        match measured {
-            Some(measured) => parts.push(Part { signal, weight, measured, reference, missing }),
-            None => known = false,
-        }
-    };
+    let of_gateways = of_gateways(view, &mut parts);
+    let of_pods = of_pods(view, pods_known, &mut parts);
+    (parts, of_gateways && of_pods)
+}
+
+/// What the gateways say. Sums over the pods are divided by N: as sums they would not fall when pods are added.
+fn of_gateways(view: &View<'_>, parts: &mut Vec<Part>) -> bool {
+    let signals = &view.policy.signals;
+    let load = view.seen.load.as_ref();
+    let stable = load.map(|l| &l.stable);
+    let target = |t: Target| (t.weight, t.per_pod);
     // Without calls there is neither latency nor an error; that is known.
     let of_calls = |value: Option<f64>| load.map(|_| value.unwrap_or(0.0));
-    add(
-        Signal::Latency,
-        signals.latency.map(|l| (l.weight, l.objective_ms)),
-        of_calls(load.and_then(|l| l.latency_ms)),
-        0,
-    );
-    add(Signal::ErrorRate, signals.errors.map(|e| (e.weight, 1.0)), of_calls(load.and_then(|l| l.errors)), 0);
+    let each = f64::from(view.n.max(1));
     let per_pod = |value: Option<f64>| value.map(|v| v / each);
-    let target = |t: crate::autoscale::policy::Target| (t.weight, t.per_pod);
-    add(Signal::Connections, signals.connections.map(target), per_pod(open), 0);
-    add(
-        Signal::QueueDepth,
-        signals.queue.map(|q| (q.weight, q.per_pod)),
-        per_pod(stable.and_then(|s| s.queue)),
-        0,
-    );
-    add(Signal::Concurrency, signals.concurrency.map(target), per_pod(stable.and_then(|s| s.in_flight)), 0);
-    add(Signal::RequestRate, signals.request_rate.map(target), per_pod(stable.and_then(|s| s.rate)), 0);
+    let open = load.and_then(|l| Some(l.stable.streams?.max(l.sessions.unwrap_or(0.0))));
+    let asked = [
+        (
+            Signal::Latency,
+            signals.latency.map(|l| (l.weight, l.objective_ms)),
+            of_calls(load.and_then(|l| l.latency_ms)),
+        ),
+        (Signal::ErrorRate, signals.errors.map(|e| (e.weight, 1.0)), of_calls(load.and_then(|l| l.errors))),
+        (Signal::Connections, signals.connections.map(target), per_pod(open)),
+        (
+            Signal::QueueDepth,
+            signals.queue.map(|q| (q.weight, q.per_pod)),
+            per_pod(stable.and_then(|s| s.queue)),
+        ),
+        (Signal::Concurrency, signals.concurrency.map(target), per_pod(stable.and_then(|s| s.in_flight))),
+        (Signal::RequestRate, signals.request_rate.map(target), per_pod(stable.and_then(|s| s.rate))),
+    ];
+    let mut known = true;
+    for (signal, asked, measured) in asked {
+        let Some((weight, reference)) = asked else { continue };
+        match measured {
+            Some(measured) => parts.push(Part { signal, weight, measured, reference, missing: 0 }),
+            None => known = false,
+        }
+    }
+    known
+}
+
+/// What the pods say. Those without a sample use nothing where the question is whether to add; meanwhile none is taken
+/// away, unless there never was a sample.
+fn of_pods(view: &View<'_>, pods_known: bool, parts: &mut Vec<Part>) -> bool {
+    let (signals, seen) = (&view.policy.signals, view.seen);
+    let mut known = true;
     for (signal, asked, samples) in
         [(Signal::Cpu, signals.cpu, seen.cpu), (Signal::Memory, signals.memory, seen.memory)]
     {
-        let mean = (!samples.invalid()).then(|| samples.sum / f64::from(samples.good));
-        add(signal, asked.map(target), mean, samples.missing);
+        let Some(target) = asked else { continue };
+        known &= samples.missing == 0 || !pods_known;
+        if !samples.invalid() {
+            let measured = samples.sum / f64::from(samples.good + samples.missing);
+            let (weight, reference) = (target.weight, target.per_pod);
+            parts.push(Part { signal, weight, measured, reference, missing: samples.missing });
+        }
     }
-    (parts, known)
+    known
 }

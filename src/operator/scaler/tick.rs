@@ -39,6 +39,8 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often a start looks whether the caches are filled.
 const SYNC_POLL: Duration = Duration::from_millis(20);
+/// From one look for gateways that are gone to the next.
+const PRUNE_PERIOD: Duration = Duration::from_secs(60);
 /// Between two looks for calls that wait: so often do the gateways wake us at most.
 const URGENT_PERIOD: Duration = Duration::from_millis(50);
 /// Fleets that are looked at before others get their turn on this thread.
@@ -87,7 +89,7 @@ impl Loop {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Passes that found no room in the queue.
         let mut owed: HashSet<FleetKey> = HashSet::new();
-        let mut urgent_after = Instant::now();
+        let (mut urgent_after, mut pruned) = (Instant::now(), Instant::now());
         let urgent = Arc::clone(&self.ctx.scaler.urgent);
         loop {
             let waiting = async {
@@ -97,7 +99,7 @@ impl Loop {
             let looked = tokio::select! {
                 _ = ticks.tick() => {
                     let fleets = self.fleets.state();
-                    self.forget_gone(&fleets);
+                    self.forget_gone(&fleets, &mut pruned);
                     fleets
                 }
                 Some(key) = self.changed.recv() => {
@@ -193,15 +195,19 @@ impl Loop {
                 let retry_in = scaler.failed(&key);
                 tracing::warn!(fleet = %key, to = write.to, error = %Chain(&error), ?retry_in, "the scale was not written");
                 let fleet = self.get(&key)?;
-                let text = format!("{}→{}: {}", write.from, write.to, Chain(&error));
-                let note = Note { warning: true, reason: "FailedRescale", text };
+                let note = Note::failed_rescale(write.from, write.to, &Chain(&error));
                 self.ctx.recorder.publish(&fleet.object_ref(&()), vec![note]).await;
                 None
             }
         }
     }
 
-    fn forget_gone(&self, fleets: &[Arc<WatchedFleet>]) {
+    fn forget_gone(&self, fleets: &[Arc<WatchedFleet>], pruned: &mut Instant) {
+        if pruned.elapsed() > PRUNE_PERIOD {
+            *pruned = Instant::now();
+            let now = self.ctx.scaler.clock.now();
+            self.ctx.scaler.ledger.lock().prune(now);
+        }
         if fleets.len() < self.ctx.scaler.len() {
             let known: HashSet<FleetKey> = fleets.iter().map(|fleet| key_of(fleet)).collect();
             self.ctx.scaler.retain(|key| known.contains(key));
