@@ -8,9 +8,10 @@ use std::{
 };
 
 /// A part of `src`, and the parts of the crate that it may name.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["api"]),
     ("autoscale", &["autoscale", "domain"]),
+    ("autoscale/metrics_api", &["api", "autoscale", "domain", "runtime"]),
     ("domain", &["domain"]),
     ("agent", &["agent"]),
     ("runtime", &["runtime"]),
@@ -18,20 +19,23 @@ const MAY_USE: [(&str, &[&str]); 9] = [
         "operator/desired",
         &[
             "api",
+            "autoscale",
             "domain",
             "operator::children",
             "operator::hash",
+            "operator::scaling",
             "operator::validate",
             "operator::test_support",
         ],
     ),
     ("operator", &["api", "autoscale", "domain", "operator", "runtime"]),
+    ("simulate", &["api", "autoscale", "domain", "operator::validate", "simulate"]),
     ("gateway/balance", &["gateway::balance"]),
     ("gateway", &["api", "domain", "gateway", "runtime"]),
 ];
 
 /// Files that only compute: values and `now` in, values out.
-const PURE: [&str; 38] = [
+const PURE: &[&str] = &[
     "api",
     "autoscale/behavior.rs",
     "autoscale/board.rs",
@@ -41,6 +45,14 @@ const PURE: [&str; 38] = [
     "autoscale/hpa.rs",
     "autoscale/ledger.rs",
     "autoscale/load.rs",
+    "autoscale/metrics_api/answers.rs",
+    "autoscale/metrics_api/apiservice.rs",
+    "autoscale/metrics_api/bundle.rs",
+    "autoscale/metrics_api/discovery.rs",
+    "autoscale/metrics_api/reply.rs",
+    "autoscale/metrics_api/selector.rs",
+    "autoscale/metrics_api/state.rs",
+    "autoscale/metrics_api/url.rs",
     "autoscale/policy.rs",
     "autoscale/report.rs",
     "autoscale/snapshot.rs",
@@ -67,9 +79,31 @@ const PURE: [&str; 38] = [
     "operator/observe.rs",
     "operator/plan.rs",
     "operator/pods.rs",
+    "operator/scaler/effective.rs",
+    "operator/scaler/entry.rs",
+    "operator/scaler/news.rs",
+    "operator/scaler/pause.rs",
+    "operator/scaler/snapshot.rs",
+    "operator/scaler/usage.rs",
+    "operator/scaling.rs",
     "operator/status.rs",
     "operator/status",
     "operator/validate.rs",
+    "simulate/evaluate.rs",
+    "simulate/fleet.rs",
+    "simulate/measure.rs",
+    "simulate/measure",
+    "simulate/run.rs",
+    "simulate/scalers.rs",
+    "simulate/scalers",
+    "simulate/scenario.rs",
+    "simulate/scenarios.rs",
+    "simulate/svg.rs",
+    "simulate/table.rs",
+    "simulate/trace.rs",
+    "simulate/world.rs",
+    "simulate/world",
+    "operator/validate",
 ];
 
 /// I/O, clocks, the environment and chance.
@@ -177,7 +211,7 @@ fn expand(text: &str) -> Vec<String> {
 #[test]
 fn arrows_point_one_way() {
     let mut wrong = Vec::new();
-    for (part, allowed) in MAY_USE {
+    for (part, allowed) in MAY_USE.iter().copied() {
         for file in sources(part) {
             // The one part of the autoscaler that listens has lines of its own.
             if part == "autoscale" && file.to_str().unwrap().contains("/metrics_api") {

@@ -34,8 +34,24 @@ pub const ANNOTATION_APPLIED_HASH: &str = "mcpfleet.io/applied-hash";
 pub const ANNOTATION_POD_TEMPLATE: &str = "mcpfleet.io/pod-template";
 /// Hash of the fleet's own fields that the kept pod template was rendered from.
 pub const ANNOTATION_POD_TEMPLATE_INPUTS: &str = "mcpfleet.io/pod-template-inputs";
+/// Set by a person on the fleet to "true": the scale stays where it is, or at [`ANNOTATION_PAUSED_REPLICAS`].
+pub const ANNOTATION_PAUSED: &str = "mcpfleet.io/paused";
+/// The scale of a paused fleet, a number; it pauses by itself as well.
+pub const ANNOTATION_PAUSED_REPLICAS: &str = "mcpfleet.io/paused-replicas";
+/// Set by a person on the fleet to "true": nothing is taken away.
+pub const ANNOTATION_PAUSED_SCALE_IN: &str = "mcpfleet.io/paused-scale-in";
+/// Set by a person on the fleet to "true": nothing is added.
+pub const ANNOTATION_PAUSED_SCALE_OUT: &str = "mcpfleet.io/paused-scale-out";
 /// Set by a person on the fleet to restart its pods; copied to the pod template.
 pub const ANNOTATION_RESTARTED_AT: &str = "mcpfleet.io/restartedAt";
+/// All that stop scaling.
+pub const ANNOTATIONS_PAUSED: [&str; 4] =
+    [ANNOTATION_PAUSED, ANNOTATION_PAUSED_REPLICAS, ANNOTATION_PAUSED_SCALE_IN, ANNOTATION_PAUSED_SCALE_OUT];
+
+/// Metric of a fleet in the metrics API: replicas that are recommended.
+pub const METRIC_DESIRED_REPLICAS: &str = "mcp_desired_replicas";
+/// Metric of a fleet in the metrics API: demand over replicas.
+pub const METRIC_UTILIZATION: &str = "mcp_utilization";
 
 /// Field manager of all children.
 pub const MANAGER: &str = "mcp-fleet";

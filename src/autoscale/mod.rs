@@ -11,6 +11,7 @@ pub mod decision;
 pub mod hpa;
 pub mod ledger;
 pub mod load;
+pub mod metrics_api;
 pub mod policy;
 pub mod report;
 pub mod snapshot;

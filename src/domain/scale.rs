@@ -9,7 +9,9 @@ pub struct ReplicaRange {
 
 /// Bounds that exclude each other.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("autoscaling.minReplicas ({min}) and autoscaling.maxReplicas ({max}) must be 1 ≤ min ≤ max ≤ 1000")]
+#[error(
+    "autoscaling.minReplicas ({min}) and autoscaling.maxReplicas ({max}) must be 0 ≤ min ≤ max and 1 ≤ max ≤ 1000"
+)]
 pub struct InvalidRange {
     min: i32,
     max: i32,
@@ -19,9 +21,9 @@ impl ReplicaRange {
     /// Most replicas that one fleet may have, so that one object cannot flood a cluster.
     pub const CAP: i32 = 1000;
 
-    /// Checks 1 ≤ min ≤ max ≤ [`Self::CAP`].
+    /// Checks 0 ≤ min ≤ max and 1 ≤ max ≤ [`Self::CAP`]. A least of 0: the fleet may go to zero.
     pub fn new(min: i32, max: i32) -> Result<Self, InvalidRange> {
-        if 1 <= min && min <= max && max <= Self::CAP {
+        if 0 <= min && min <= max && 1 <= max && max <= Self::CAP {
             Ok(Self { min, max })
         } else {
             Err(InvalidRange { min, max })
@@ -46,7 +48,8 @@ mod tests {
     #[test]
     fn bounds() {
         assert!(ReplicaRange::new(1, 1000).is_ok());
-        for (min, max) in [(0, 1), (2, 1), (1, 1001), (-1, 5)] {
+        assert!(ReplicaRange::new(0, 1).is_ok());
+        for (min, max) in [(0, 0), (2, 1), (1, 1001), (-1, 5)] {
             assert!(ReplicaRange::new(min, max).is_err(), "{min}..{max}");
         }
     }

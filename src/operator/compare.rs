@@ -20,6 +20,10 @@ fn merge_keys(field: &str) -> Option<&'static [&'static str]> {
     })
 }
 
+/// Fields that older API servers, or those without the feature, drop on the way in: missing them for ever would write
+/// for ever. `tolerance` of an HPA: gate `HPAConfigurableTolerance`, alpha in 1.33.
+const MAY_BE_DROPPED: [&str; 1] = ["tolerance"];
+
 /// The first wanted field that the live object lacks or has otherwise, as a path such as
 /// `spec.ports[0].port`. `None`: nothing to write.
 ///
@@ -40,7 +44,7 @@ fn difference(field: &str, wanted: &Value, live: &Value) -> Option<String> {
             }
             let inner = match live.get(key) {
                 Some(live) => difference(key, wanted, live),
-                None if is_empty(wanted) => None,
+                None if is_empty(wanted) || MAY_BE_DROPPED.contains(&key.as_str()) => None,
                 None => Some(String::new()),
             };
             inner.map(|rest| join(key, &rest))
@@ -134,6 +138,14 @@ mod tests {
     fn what_the_api_server_drops_is_not_missed() {
         assert_eq!(diff(&json!({"a": {"b": {}}, "c": [], "d": null}), &json!({})), None);
         assert_eq!(diff(&json!({"emptyDir": {}}), &json!({"emptyDir": {}})), None);
+    }
+
+    #[test]
+    fn what_servers_without_the_feature_drop_is_not_missed_and_another_value_is_seen() {
+        let wanted = json!({"behavior": {"scaleUp": {"tolerance": "0", "selectPolicy": "Max"}}});
+        assert_eq!(diff(&wanted, &json!({"behavior": {"scaleUp": {"selectPolicy": "Max"}}})), None);
+        let other = json!({"behavior": {"scaleUp": {"tolerance": "100m", "selectPolicy": "Max"}}});
+        assert_eq!(diff(&wanted, &other).as_deref(), Some("behavior.scaleUp.tolerance"));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

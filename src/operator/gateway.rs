@@ -41,13 +41,14 @@ impl Install {
     }
 
     /// The fleet, served by the gateway if there is one of its class, with what follows from it: its address, who
-    /// gets through its network policy, and a longer drain.
+    /// gets through its network policy, a longer drain, and scaling by what the gateway measures.
     pub fn bind(install: Option<&Self>, mut fleet: ValidatedFleet) -> ValidatedFleet {
         let class = &fleet.gateway.class;
         let install = install.filter(|i| fleet.gateway.enabled && i.classes.contains(class));
         if let Some(install) = install {
             fleet.served_by =
                 Some(ServedBy { url: install.url_of(&fleet), namespace: install.namespace.clone() });
+            fleet.scaling = fleet.scaling_if_served.clone();
             fleet.drain.timeout_seconds = fleet.drain_seconds_named.unwrap_or(DRAIN_SECONDS_WITH_GATEWAY);
         }
         fleet

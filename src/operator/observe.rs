@@ -11,6 +11,7 @@ use super::{
     children::ChildKind,
     desired::{Facts, KeptTemplate},
     pods::PodFacts,
+    scaling::EffectiveActuator,
 };
 use crate::{
     api::names,
@@ -157,7 +158,7 @@ impl Default for Caches {
                 .into_iter()
                 .map(|kind| (kind, Cache::guarded(LiveChild::meet, |child| child.resource_version)))
                 .collect(),
-            pods: Cache::default(),
+            pods: Cache::guarded(PodFacts::meet, |_| 0),
             endpoints: Cache::default(),
             mount_failures: Cache::default(),
         }
@@ -236,6 +237,8 @@ impl Observed {
             foreign_autoscaler: foreign.is_some_and(|f| !f.on_deployment),
             deployment_taken: foreign.is_some_and(|f| f.on_deployment),
             deployment_replicas_handed_over: deployment.is_some_and(|d| d.replicas_owned_by_other),
+            // Who acts is not seen on children; the pass fills it in.
+            effective: EffectiveActuator::default(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Admission has rejected almost everything that is checked here; an object that was stored under
 //! another version of the schema has not. Nothing after this step sees the raw specification.
 
+mod autoscaling;
+
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
@@ -11,15 +13,17 @@ use crate::{
     api::{
         names,
         v1alpha1::{
-            Actuator, AutoscalingSpec, Behavior, DisruptionSpec, Drain, GatewaySpec, IntOrPercent, McpFleet,
-            NetworkPolicySpec, Quantity, ServerSpec, ServiceSpec, Transport,
+            DisruptionSpec, Drain, GatewaySpec, IntOrPercent, McpFleet, McpFleetSpec, NetworkPolicySpec,
+            Quantity, ServerSpec, ServiceSpec, Transport,
         },
     },
     domain::{
-        FleetKey, FleetName, InvalidName, InvalidQuantity, InvalidRange, ReplicaRange, canonical_quantity,
+        FleetKey, FleetName, InvalidName, InvalidQuantity, InvalidRange, canonical_quantity,
         compare_quantities,
     },
 };
+
+pub use autoscaling::{HpaSettings, McpScaling, Scaling};
 
 /// Seconds that the server has between SIGTERM and SIGKILL, after the drain.
 pub const STOP_SECONDS: i64 = 30;
@@ -27,8 +31,6 @@ pub const STOP_SECONDS: i64 = 30;
 pub const DRAIN_SECONDS: i32 = 60;
 /// Drain time of a fleet behind the gateway, which holds a pod only as long as there is work.
 pub const DRAIN_SECONDS_WITH_GATEWAY: i32 = 300;
-const CPU_TARGET: i32 = 70;
-const MEMORY_TARGET: i32 = 80;
 /// Replicas of a fleet that says nothing about them.
 const DEFAULT_REPLICAS: i32 = 2;
 
@@ -54,6 +56,14 @@ pub enum Invalid {
         "spec.server.resources: the request of {0} is greater than its limit; lower the request or raise the limit"
     )]
     RequestOverLimit(String),
+    /// Scaling that cannot be done as it is asked for.
+    #[error("spec.autoscaling.{field}: {problem}")]
+    Autoscaling {
+        /// Where it stands.
+        field: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The image is missing.
     #[error("spec.server.image is empty; name the image of the MCP server")]
     Image,
@@ -63,30 +73,6 @@ pub enum Invalid {
     /// The object has no namespace, UID or generation: it does not come from an API server.
     #[error("the object has no {0}; it does not come from an API server")]
     Metadata(&'static str),
-}
-
-/// Who changes the scale, resolved.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scaling {
-    /// No `autoscaling` block: `spec.replicas` is the user's.
-    Fixed,
-    /// A generated HPA.
-    Hpa(HpaSettings),
-    /// `actuator: Off`: somebody else's.
-    Off(ReplicaRange),
-}
-
-/// What the generated HPA follows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HpaSettings {
-    /// Bounds.
-    pub range: ReplicaRange,
-    /// CPU target in percent of the request.
-    pub cpu: Option<i32>,
-    /// Memory target in percent of the request.
-    pub memory: Option<i32>,
-    /// The user's behavior; what is left out takes Kubernetes' defaults.
-    pub behavior: Behavior,
 }
 
 /// How pods are replaced, resolved.
@@ -152,6 +138,8 @@ pub struct ValidatedFleet {
     pub replicas: Option<i32>,
     /// Who changes the scale.
     pub scaling: Scaling,
+    /// Who would, if a gateway served the fleet; see `gateway::Install::bind`.
+    pub scaling_if_served: Scaling,
     /// The server, with canonical quantities.
     pub server: ServerSpec,
     /// Requests and limits with their defaults.
@@ -184,11 +172,8 @@ impl ValidatedFleet {
 
     /// Replicas where nothing is known yet: the Deployment's, else the least, else two.
     pub fn seed(&self, deployment: Option<i32>) -> i32 {
-        let least = match &self.scaling {
-            Scaling::Fixed => DEFAULT_REPLICAS,
-            Scaling::Hpa(hpa) => hpa.range.min(),
-            Scaling::Off(range) => range.min(),
-        };
+        // A fleet that may go to zero starts all the same: nobody has said yet that it is idle.
+        let least = self.scaling.range().map_or(DEFAULT_REPLICAS, |range| range.min().max(1));
         deployment.unwrap_or(least)
     }
 
@@ -223,7 +208,8 @@ pub fn validate(fleet: &McpFleet) -> Result<ValidatedFleet, Invalid> {
         uid: fleet.uid().ok_or(Invalid::Metadata("uid"))?,
         generation: fleet.metadata.generation.ok_or(Invalid::Metadata("generation"))?,
         replicas: spec.replicas,
-        scaling: scaling(spec.autoscaling.as_ref())?,
+        scaling: scaling(spec, false)?,
+        scaling_if_served: scaling(spec, true)?,
         resources: resources(&server)?,
         server,
         service: spec.service.clone(),
@@ -245,22 +231,9 @@ pub fn validate(fleet: &McpFleet) -> Result<ValidatedFleet, Invalid> {
     })
 }
 
-fn scaling(spec: Option<&AutoscalingSpec>) -> Result<Scaling, Invalid> {
-    let Some(spec) = spec else { return Ok(Scaling::Fixed) };
-    let range = ReplicaRange::new(spec.min_replicas, spec.max_replicas)?;
-    if spec.actuator == Actuator::Off {
-        return Ok(Scaling::Off(range));
-    }
-    let target = |metric: &crate::api::v1alpha1::ResourceMetric, default: i32| {
-        metric.target.as_ref().map_or(default, |t| t.average_utilization)
-    };
-    let memory = spec.metrics.memory.as_ref().map(|m| target(m, MEMORY_TARGET));
-    let cpu = match &spec.metrics.cpu {
-        Some(cpu) => Some(target(cpu, CPU_TARGET)),
-        // Only where nothing is named: a fleet that names memory alone means memory alone.
-        None => memory.is_none().then_some(CPU_TARGET),
-    };
-    Ok(Scaling::Hpa(HpaSettings { range, cpu, memory, behavior: spec.behavior.clone().unwrap_or_default() }))
+fn scaling(spec: &McpFleetSpec, served: bool) -> Result<Scaling, Invalid> {
+    let Some(autoscaling) = &spec.autoscaling else { return Ok(Scaling::Fixed) };
+    autoscaling::resolve(autoscaling, &spec.gateway, served)
 }
 
 /// Defaults of the field's guides: 250m/256Mi to 500m/512Mi. What is named replaces the default of that
@@ -341,21 +314,6 @@ mod tests {
         assert_eq!((&*v.resources.limits["cpu"], &*v.resources.limits["memory"]), ("2", "1Gi"));
         let v = validated("server: {image: a, resources: {limits: {cpu: 100m, memory: 64Mi}}}");
         assert_eq!((&*v.resources.requests["cpu"], &*v.resources.requests["memory"]), ("100m", "64Mi"));
-    }
-
-    #[test]
-    fn metrics_that_are_named_are_the_ones_that_count() {
-        let hpa =
-            |spec: &str| match validated(&format!("{{server: {{image: a}}, autoscaling: {spec}}}")).scaling {
-                Scaling::Hpa(hpa) => (hpa.cpu, hpa.memory),
-                other => unreachable!("{other:?}"),
-            };
-        assert_eq!(hpa("{}"), (Some(70), None));
-        assert_eq!(hpa("{metrics: {memory: {}}}"), (None, Some(80)));
-        assert_eq!(
-            hpa("{metrics: {cpu: {target: {averageUtilization: 50}}, memory: {}}}"),
-            (Some(50), Some(80))
-        );
     }
 
     #[test]

@@ -47,7 +47,10 @@ pub async fn each_rule_refuses_with_its_message(suite: Arc<Suite>) -> TestResult
         let message = refusal(&suite.client, &ns.name, "weather", parse(bad.spec))
             .await?
             .ok_or_else(|| format!("accepted: {}", bad.spec))?;
-        let field = format!("spec.{}", bad.at.replace("[]", "[0]"));
+        let field = match bad.at {
+            "" => "spec:".to_owned(),
+            at => format!("spec.{}", at.replace("[]", "[0]")),
+        };
         if !message.contains(bad.says) || !message.contains(&field) {
             return Err(format!("{}\n  expected {field}: …{}…\n  got {message}", bad.spec, bad.says).into());
         }
@@ -285,7 +288,7 @@ pub async fn columns_show_the_state(suite: Arc<Suite>) -> TestResult {
     let table = suite.kubectl(&["get", "mcpf", "-n", &ns.name])?;
     let mut lines = table.lines();
     let heads: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-    assert_eq!(heads, ["NAME", "READY", "DESIRED", "MIN", "MAX", "STATUS", "AGE"], "{table}");
+    assert_eq!(heads, ["NAME", "READY", "DESIRED", "MIN", "MAX", "UTIL", "STATUS", "AGE"], "{table}");
     let row: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(row[..5], ["weather", "0", "3", "3", "7"], "{table}");
     assert!(["Pending", "ReplicasUnavailable"].contains(&row[5]), "{table}");

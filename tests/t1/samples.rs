@@ -55,15 +55,30 @@ server:
   topologySpread: {topologyKeys: [example.com/rack], maxSkew: 2, whenUnsatisfiable: DoNotSchedule}
   priorityClassName: system-cluster-critical
 autoscaling:
+  preset: Classic
   actuator: HPA
   minReplicas: 3
   maxReplicas: 12
+  combine: WeightedSum
   metrics:
-    cpu: {target: {averageUtilization: 55}}
-    memory: {target: {averageUtilization: 66}}
+    concurrency: {target: {averageValue: '20'}, weight: '0.5'}
+    queueDepth: {drainSeconds: 8, target: {averageValue: '40'}, weight: '0.25'}
+    connections: {target: {averageValue: '90'}, weight: '0.2'}
+    requestRate: {target: {averageValue: '60'}, weight: '0.1'}
+    cpu: {target: {averageUtilization: 55}, weight: '0.6'}
+    memory: {target: {averageUtilization: 66}, weight: '0.7'}
+    latency: {objectiveMilliseconds: 800, percentile: 90, role: Boost, maxBoostPercent: 30, weight: '0.3'}
+    errorRate: {threshold: '0.1', role: Guard, weight: '0.4'}
+  thresholds: {scaleUp: '0.9', scaleDown: '0.4'}
+  windows: {stableSeconds: 50, panicSeconds: 5, panicThresholdPercent: 250, maxSampleAgeSeconds: 20}
   behavior:
     scaleUp: {stabilizationWindowSeconds: 10, selectPolicy: Min, policies: [{type: Pods, value: 3, periodSeconds: 20}]}
     scaleDown: {stabilizationWindowSeconds: 100, selectPolicy: Min, policies: [{type: Percent, value: 30, periodSeconds: 40}]}
+  cooldownSeconds: {afterScaleUp: 200, afterScaleDown: 250}
+  scaleToZero: {enabled: false, idleSeconds: 700}
+  activation: {replicas: 2}
+  fallback: {failureDurationSeconds: 120, replicas: 5, behavior: Static}
+  minAvailablePercent: 60
 gateway:
   enabled: true
   class: tenant-a

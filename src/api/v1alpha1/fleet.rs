@@ -33,6 +33,7 @@ use super::{
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Replicas asked for"),
     printcolumn(name = "Min", type_ = "integer", json_path = ".spec.autoscaling.minReplicas"),
     printcolumn(name = "Max", type_ = "integer", json_path = ".spec.autoscaling.maxReplicas"),
+    printcolumn(name = "Util", type_ = "string", json_path = ".status.autoscaling.utilization", description = "Demand over replicas; 1 is at target"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Reason of the Ready condition"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = 1),
@@ -40,6 +41,10 @@ use super::{
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 50").message("metadata.name must be at most 50 characters of a-z, 0-9 and '-', and start with a letter: it becomes the name of a Service")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.autoscaling) || self.gateway.enabled || (self.autoscaling.minReplicas > 0 && !(has(self.autoscaling.scaleToZero) && has(self.autoscaling.scaleToZero.enabled) && self.autoscaling.scaleToZero.enabled))").message("autoscaling: scaling to zero needs the gateway, which holds the first call until a replica serves: set gateway.enabled: true, or autoscaling.minReplicas to 1 without scaleToZero"),
+    validation = Rule::new("!has(self.autoscaling) || self.gateway.enabled || !has(self.autoscaling.metrics) || !(has(self.autoscaling.metrics.concurrency) || has(self.autoscaling.metrics.queueDepth) || has(self.autoscaling.metrics.connections) || has(self.autoscaling.metrics.requestRate) || has(self.autoscaling.metrics.latency) || has(self.autoscaling.metrics.errorRate))").message("autoscaling.metrics: concurrency, queueDepth, connections, requestRate, latency and errorRate are measured by the gateway: set gateway.enabled: true, or follow cpu and memory")
+)]
 pub struct McpFleetSpec {
     /// Number of replicas. With `autoscaling` leave it out: the autoscaler owns it through the scale
     /// subresource, and a value in the file would reset the scale at each `kubectl apply`. Without

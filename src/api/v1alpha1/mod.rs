@@ -8,9 +8,12 @@
 #![allow(unreachable_pub)]
 
 mod autoscaling;
+mod autoscaling_status;
+mod behavior;
 mod environment;
 mod fleet;
 mod gateway;
+mod metrics;
 mod network;
 mod placement;
 mod probes;
@@ -22,9 +25,12 @@ mod status;
 mod volumes;
 
 pub use autoscaling::*;
+pub use autoscaling_status::*;
+pub use behavior::*;
 pub use environment::*;
 pub use fleet::*;
 pub use gateway::*;
+pub use metrics::*;
 pub use network::*;
 pub use placement::*;
 pub use probes::*;

@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::AutoscalingStatus;
+
 /// What the operator observed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -33,6 +35,9 @@ pub struct McpFleetStatus {
     /// What the gateways learned of the server by asking its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<ProtocolStatus>,
+    /// What the scaler sees and does; absent where the fleet is not scaled by what the gateway measures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
     /// States of the fleet; `Ready` sums them up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

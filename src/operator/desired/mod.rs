@@ -24,6 +24,7 @@ pub use deployment::{KeptTemplate, Replicas};
 
 use super::{
     children::ChildKind,
+    scaling::EffectiveActuator,
     validate::{Scaling, ValidatedFleet},
 };
 use crate::api::{names, v1alpha1::IntOrPercent};
@@ -48,6 +49,8 @@ pub struct Facts {
     pub foreign_autoscaler: bool,
     /// Somebody else's autoscaler targets our Deployment.
     pub deployment_taken: bool,
+    /// Who acts on our own decision, in effect.
+    pub effective: EffectiveActuator,
     /// That autoscaler has written the replicas, so they stay when we no longer name them.
     pub deployment_replicas_handed_over: bool,
 }
@@ -77,11 +80,15 @@ pub fn build(fleet: &ValidatedFleet, facts: &Facts, rendering: &Rendering) -> Ve
     }
     all.push(wanted(ChildKind::PodDisruptionBudget, pdb::build(fleet)));
     all.push(wanted(ChildKind::Deployment, deployment::build(fleet, facts, rendering)));
-    if let Scaling::Hpa(settings) = &fleet.scaling
-        && !facts.foreign_autoscaler
-        && !facts.deployment_taken
-    {
-        all.push(wanted(ChildKind::HorizontalPodAutoscaler, hpa::build(fleet, settings)));
+    if !facts.foreign_autoscaler && !facts.deployment_taken {
+        let hpa = match &fleet.scaling {
+            Scaling::Native(settings) => Some(hpa::native(fleet, settings)),
+            Scaling::Mcp(mcp) if facts.effective == EffectiveActuator::Hpa => {
+                Some(hpa::of_decision(fleet, mcp))
+            }
+            Scaling::Mcp(_) | Scaling::Fixed | Scaling::Off(_) => None,
+        };
+        all.extend(hpa.map(|hpa| wanted(ChildKind::HorizontalPodAutoscaler, hpa)));
     }
     all
 }
