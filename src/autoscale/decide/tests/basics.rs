@@ -112,8 +112,9 @@ fn direct_follows_behavior() {
     let decision = process.seconds(100, &direct(8, calls(14.0)));
     assert_eq!((decision.recommended, decision.desired), (Some(1), 8));
     assert_eq!(decision.limited_by, Some(LimitedBy::ScaleDownStabilized));
-    let decision = process.seconds(270, &direct(8, calls(14.0)));
-    assert_eq!(decision.desired, 1);
+    let until = decision.hold_until.unwrap();
+    assert_eq!(process.after(until - 1 - process.now, &direct(8, calls(14.0))).desired, 8);
+    assert_eq!(process.after(1, &direct(8, calls(14.0))).desired, 1);
 }
 
 #[test]
