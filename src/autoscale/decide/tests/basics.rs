@@ -154,6 +154,20 @@ fn nothing_goes_down_before_a_window_was_seen() {
 }
 
 #[test]
+fn one_sample_alone_raises_and_takes_nothing() {
+    let first = |traffic| {
+        let mut snapshot = fleet(4, traffic);
+        let pods = snapshot.pods.clone();
+        let load = snapshot.load.as_mut().unwrap();
+        (load.complete, load.stable, load.panic) =
+            (false, window(0.0, traffic, &pods), window(0.0, traffic, &pods));
+        once(&balanced(), &snapshot).recommended
+    };
+    assert_eq!(first(calls(93.0)), Some(7));
+    assert_eq!(first(calls(14.0)), Some(4));
+}
+
+#[test]
 fn a_boost_needs_saturation_and_all_pods() {
     let mut policy = balanced();
     let latency = policy.signals.latency.as_mut().unwrap();
@@ -285,6 +299,11 @@ fn a_call_wakes_a_fleet_at_once() {
     }
     process.policy.activation_replicas = 3;
     assert_eq!(process.tick(&waiting).desired, 3);
+    // Also where this is the first sample of all, which covers no time.
+    let mut first = waiting.clone();
+    let load = first.load.as_mut().unwrap();
+    (load.complete, load.stable.seconds, load.panic.seconds) = (false, 0.0, 0.0);
+    assert_eq!(Process::new(process.policy.clone()).tick(&first).desired, 3);
     // A fleet that may not go to zero was put there by a person.
     process.policy.zero = None;
     assert_eq!(process.tick(&waiting).desired, 0);
