@@ -9,7 +9,6 @@
 //! | [`snapshot`], [`usage`] | caches and `metrics.k8s.io` → the input of a decision | yes |
 //! | [`effective`] | who acts, and what we write ourselves | yes |
 //! | [`news`] | when the status is worth a write | yes |
-//! | [`memory`] | what an earlier process left in the status | yes |
 //! | [`pause`] | annotations that stop it | yes |
 //! | [`write`] | `McpFleet.spec.replicas` through `/scale`; the leader alone | no |
 //! | [`victims`] | deletion costs of the pods that a scale-down takes | no |
@@ -22,7 +21,6 @@
 pub mod effective;
 pub mod entry;
 pub mod look;
-pub mod memory;
 pub mod metrics;
 pub mod news;
 pub mod pause;
