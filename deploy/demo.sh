@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The product on a real cluster, from nothing to MCP calls that survive rollouts and dead pods; leaves it running.
+# The product on a real cluster, from nothing to MCP calls that survive rollouts and dead pods, and to a fleet that
+# follows its load, down to nothing; leaves it running.
 #
 #   deploy/demo.sh                     a cluster of our own on this machine (needs root, no Docker)
 #   KUBECONFIG=… deploy/demo.sh        a cluster of yours; it must be able to pull both images:
@@ -112,9 +113,44 @@ counted | awk '
   { last = $1; n++ }
   END { print "  " pod " counted " first " to " last "\n  " n " calls, " n " answers" }'
 
+say "8. Thirty calls at once, where a pod should have six: the fleet grows"
+# follow WANTED LIMIT: the fleet's line whenever it changes, until WANTED holds of it (ready, desired), in seconds.
+follow() {
+  local wanted=$1 end=$((SECONDS + $2)) line ready desired last='' begin=$SECONDS
+  printf '%s$ kubectl -n demo get mcpfleet weather --watch%s\n' "$dim" "$plain"
+  while :; do
+    line=$(kubectl -n demo get mcpfleet weather)
+    [ -n "$last" ] || printf '        %s\n' "${line%%$'\n'*}"
+    line=${line#*$'\n'}
+    # The last column is the age, which always changes.
+    [ "${line% *}" = "$last" ] || printf '%4d s  %s\n' $((SECONDS - begin)) "$line"
+    last=${line% *}
+    read -r _ ready desired _ <<<"$line"
+    # shellcheck disable=SC1102,SC2086
+    if (( $wanted )); then return; fi
+    [ $SECONDS -lt $end ] || { kubectl -n demo describe mcpfleet weather | tail -60; return 1; }
+    sleep 1
+  done
+}
+show kubectl -n demo patch mcpfleet weather --type=merge -p '{"spec":{"autoscaling":{"minReplicas":2}}}'
+start client-many --url "$url" load --tool sleep --arguments '{"milliseconds": 300}' --concurrency 30 \
+  --duration 45s --connections pool --progress-seconds 60
+follow 'ready >= 5' 90
+finish client-many
+
+say "9. Nobody calls: it shrinks, and may shrink to nothing"
+show kubectl -n demo patch mcpfleet weather --type=merge \
+  -p '{"spec":{"autoscaling":{"minReplicas":0,"scaleToZero":{"idleSeconds":15}}}}'
+follow 'desired == 0 && ready == 0' 180
+say "10. A call wakes it: the gateway holds the call until a pod serves"
+called=$SECONDS
+mcp client-wake --url "$url" call whoami
+echo "answered after $((SECONDS - called)) s, with the start of the client's and of the server's pod"
+show kubectl -n demo get events --sort-by=.lastTimestamp \
+  --field-selector involvedObject.kind=McpFleet,reason=SuccessfulRescale -o custom-columns=WHY:.message
+
 say "What there is now"
 show kubectl -n demo get deployment,service,hpa,pdb,networkpolicy,pods -l mcpfleet.io/fleet=weather
-show kubectl -n demo get events --field-selector involvedObject.kind=McpFleet
 
 say "Done. It runs on; go on with"
 cat <<MSG

@@ -3,7 +3,8 @@
 #
 #   charts/mcp-fleet/files/crds/mcpfleets.yaml   copy of crds/mcpfleets.yaml: a chart cannot reach outside itself
 #   deploy/crd.yaml                              the same, for `kubectl apply -k deploy/`
-#   deploy/operator.yaml, deploy/gateway.yaml    the chart with its default values, without what only Helm needs
+#   deploy/operator.yaml, deploy/gateway.yaml    the chart with its default values, without what only Helm needs,
+#                                                among that the job before an uninstall (see kustomization.yaml)
 #
 #   render.sh           write them
 #   render.sh --check   write nothing; print the difference and exit 1 if one is stale
@@ -15,7 +16,7 @@ cd "$root"
 case ${1:-} in
   '') check='' ;;
   --check) check=1 ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac
 
 helm=${HELM:-$(command -v helm || true)}
@@ -44,11 +45,11 @@ put deploy/crd.yaml <crds/mcpfleets.yaml
 
 # The CRD is a file of its own here. Labels that only Helm needs would tie these objects to a release
 # that does not exist.
-"$helm" template mcp-fleet charts/mcp-fleet --namespace mcp-fleet-system --set crds.install=false >"$scratch/rendered"
+"$helm" template mcp-fleet charts/mcp-fleet --namespace mcp-fleet-system --set crds.install=false --no-hooks >"$scratch/rendered"
 # objects gateway|operator: the objects of that part, by the template that they come from.
 objects() {
   awk -v part="$1" '
-    /^# Source: / { keep = (($0 ~ /templates\/gateway-/) == (part == "gateway")); if (keep) print "---" }
+    /^# Source: / { keep = (($0 ~ /templates\/gateway-/) == (part == "gateway") && $0 !~ /templates\/cleanup/); if (keep) print "---" }
     keep && $0 != "---"' "$scratch/rendered"
 }
 for part in operator gateway; do

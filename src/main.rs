@@ -3,7 +3,14 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_fleet::{api::crd, gateway::args::GatewayArgs, operator::run::OperatorArgs, runtime::chain::Chain};
+use mcp_fleet::{
+    api::crd,
+    autoscale::metrics_api::cleanup::{self, CleanupArgs},
+    gateway::args::GatewayArgs,
+    operator::run::OperatorArgs,
+    runtime::chain::Chain,
+    simulate::{self, SimulateArgs},
+};
 
 /// See `Cargo.toml`.
 #[global_allocator]
@@ -23,8 +30,12 @@ enum Command {
     Operator(Box<OperatorArgs>),
     /// Run the gateway: it balances MCP traffic over the pods of fleets.
     Gateway(Box<GatewayArgs>),
+    /// Remove the APIService and the ConfigMap that the operator has made for itself, before it is uninstalled.
+    Cleanup(CleanupArgs),
     /// Print the CustomResourceDefinition, for `kubectl apply --server-side -f -`.
     Crds,
+    /// Try autoscaling without a cluster: a fleet's policy beside others, call by call.
+    Simulate(Box<SimulateArgs>),
 }
 
 fn main() -> ExitCode {
@@ -32,7 +43,9 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Operator(args) => operator(*args),
         Command::Gateway(args) => gateway(*args),
+        Command::Cleanup(args) => cleanup(args),
         Command::Crds => print(&crd::mcpfleet_crd_yaml()),
+        Command::Simulate(args) => simulate::run(&args).map_err(Into::into).and_then(|text| print(&text)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +83,15 @@ fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()?
         .block_on(mcp_fleet::gateway::run::run(args))
+}
+
+fn cleanup(args: CleanupArgs) -> anyhow::Result<()> {
+    // See `operator`.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let say = |line: &str| {
+        let _ = print(&format!("{line}\n"));
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(cleanup::run(args, say))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -8,8 +8,10 @@ use std::{
 };
 
 /// A part of `src`, and the parts of the crate that it may name.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["api"]),
+    ("autoscale", &["autoscale", "domain"]),
+    ("autoscale/metrics_api", &["api", "autoscale", "domain", "runtime"]),
     ("domain", &["domain"]),
     ("agent", &["agent"]),
     ("runtime", &["runtime"]),
@@ -27,13 +29,36 @@ const MAY_USE: [(&str, &[&str]); 8] = [
         ],
     ),
     ("operator", &["api", "autoscale", "domain", "operator", "runtime"]),
+    ("simulate", &["api", "autoscale", "domain", "operator::validate", "simulate"]),
     ("gateway/balance", &["gateway::balance"]),
     ("gateway", &["api", "domain", "gateway", "runtime"]),
 ];
 
 /// Files that only compute: values and `now` in, values out.
-const PURE: [&str; 26] = [
+const PURE: &[&str] = &[
     "api",
+    "autoscale/behavior.rs",
+    "autoscale/board.rs",
+    "autoscale/decide.rs",
+    "autoscale/decide",
+    "autoscale/decision.rs",
+    "autoscale/hpa.rs",
+    "autoscale/ledger.rs",
+    "autoscale/load.rs",
+    "autoscale/metrics_api/answers.rs",
+    "autoscale/metrics_api/apiservice.rs",
+    "autoscale/metrics_api/bundle.rs",
+    "autoscale/metrics_api/discovery.rs",
+    "autoscale/metrics_api/reply.rs",
+    "autoscale/metrics_api/selector.rs",
+    "autoscale/metrics_api/state.rs",
+    "autoscale/metrics_api/url.rs",
+    "autoscale/policy.rs",
+    "autoscale/report.rs",
+    "autoscale/snapshot.rs",
+    "autoscale/state.rs",
+    "autoscale/time.rs",
+    "autoscale/victims.rs",
     "domain",
     "gateway/balance",
     "gateway/breaker.rs",
@@ -54,10 +79,30 @@ const PURE: [&str; 26] = [
     "operator/observe.rs",
     "operator/plan.rs",
     "operator/pods.rs",
+    "operator/scaler/effective.rs",
+    "operator/scaler/entry.rs",
+    "operator/scaler/news.rs",
+    "operator/scaler/pause.rs",
+    "operator/scaler/snapshot.rs",
+    "operator/scaler/usage.rs",
     "operator/scaling.rs",
     "operator/status.rs",
     "operator/status",
     "operator/validate.rs",
+    "simulate/evaluate.rs",
+    "simulate/fleet.rs",
+    "simulate/measure.rs",
+    "simulate/measure",
+    "simulate/run.rs",
+    "simulate/scalers.rs",
+    "simulate/scalers",
+    "simulate/scenario.rs",
+    "simulate/scenarios.rs",
+    "simulate/svg.rs",
+    "simulate/table.rs",
+    "simulate/trace.rs",
+    "simulate/world.rs",
+    "simulate/world",
     "operator/validate",
 ];
 
@@ -166,8 +211,12 @@ fn expand(text: &str) -> Vec<String> {
 #[test]
 fn arrows_point_one_way() {
     let mut wrong = Vec::new();
-    for (part, allowed) in MAY_USE {
+    for (part, allowed) in MAY_USE.iter().copied() {
         for file in sources(part) {
+            // The one part of the autoscaler that listens has lines of its own.
+            if part == "autoscale" && file.to_str().unwrap().contains("/metrics_api") {
+                continue;
+            }
             // `operator/desired` has a stricter line of its own.
             if part == "operator" && file.to_str().unwrap().contains("/desired/") {
                 continue;

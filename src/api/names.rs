@@ -44,6 +44,9 @@ pub const ANNOTATION_PAUSED_SCALE_IN: &str = "mcpfleet.io/paused-scale-in";
 pub const ANNOTATION_PAUSED_SCALE_OUT: &str = "mcpfleet.io/paused-scale-out";
 /// Set by a person on the fleet to restart its pods; copied to the pod template.
 pub const ANNOTATION_RESTARTED_AT: &str = "mcpfleet.io/restartedAt";
+/// All that stop scaling.
+pub const ANNOTATIONS_PAUSED: [&str; 4] =
+    [ANNOTATION_PAUSED, ANNOTATION_PAUSED_REPLICAS, ANNOTATION_PAUSED_SCALE_IN, ANNOTATION_PAUSED_SCALE_OUT];
 
 /// Metric of a fleet in the metrics API: replicas that are recommended.
 pub const METRIC_DESIRED_REPLICAS: &str = "mcp_desired_replicas";

@@ -26,6 +26,9 @@ pub struct Value {
     pub sampled_at: i64,
     /// Over how many seconds.
     pub window_seconds: u32,
+    /// For how many seconds after `sampled_at` it may be told; the API answers 503 afterwards. The fleet's
+    /// `maxSampleAgeSeconds`.
+    pub max_age_seconds: u32,
 }
 
 /// All fleets that have an MCP policy. As many entries as there are such fleets.
@@ -41,8 +44,11 @@ impl Board {
     /// Of all fleets in a namespace.
     pub fn of_namespace(&self, namespace: &str) -> Vec<(FleetKey, Published)> {
         let all = self.0.read();
-        let mut found: Vec<_> =
-            all.iter().filter(|(k, _)| k.namespace == namespace).map(|(k, p)| (k.clone(), p.clone())).collect();
+        let mut found: Vec<_> = all
+            .iter()
+            .filter(|(k, _)| k.namespace == namespace)
+            .map(|(k, p)| (k.clone(), p.clone()))
+            .collect();
         found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         found
     }
@@ -50,6 +56,13 @@ impl Board {
     /// Replaces what is known of a fleet.
     pub fn set(&self, fleet: FleetKey, published: Published) {
         self.0.write().insert(fleet, published);
+    }
+
+    /// Forgets a fleet.
+    pub fn remove(&self, fleet: &FleetKey) {
+        if self.0.read().contains_key(fleet) {
+            self.0.write().remove(fleet);
+        }
     }
 
     /// Forgets fleets that are gone, or are not scaled by us any more.

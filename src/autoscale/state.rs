@@ -29,6 +29,10 @@ pub struct State {
     pub activated_at: Option<Millis>,
     /// Activations that failed in a row.
     pub activation_failures: u32,
+    /// What was wanted at the last decision, if we act: tells our own change of N from somebody else's.
+    pub wanted: Option<i32>,
+    /// CPU or memory of pods was known at some time of this process: there is a metrics server.
+    pub pod_samples_seen: bool,
     /// Recommendations, oldest first; at most [`MAX_RING`]. Each stands for all since the one before it.
     pub recommendations: Vec<Recommendation>,
     /// Changes of N, oldest first; at most [`MAX_RING`].

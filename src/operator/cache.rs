@@ -144,6 +144,11 @@ impl<T: Clone> Cache<T> {
         self.inner.read().by_fleet.get(fleet).cloned().unwrap_or_default()
     }
 
+    /// Looks at everything of a fleet, by name, without a copy. `look` must be quick: the watch waits.
+    pub fn with<R>(&self, fleet: &FleetKey, look: impl FnOnce(Option<&BTreeMap<String, T>>) -> R) -> R {
+        look(self.inner.read().by_fleet.get(fleet))
+    }
+
     /// One object of a fleet.
     pub fn get(&self, fleet: &FleetKey, name: &str) -> Option<T> {
         self.inner.read().by_fleet.get(fleet)?.get(name).cloned()

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    reconcile::{Context, reconcile, retry},
+    reconcile::{Context, key_of, reconcile, retry},
     state::{WatchedFleet, prune},
 };
 use crate::{api::names, domain::FleetKey, runtime::chain::Chain};
@@ -43,7 +43,12 @@ pub struct Fleets {
 
 impl Fleets {
     /// Prepares the watch; [`run`] drives it.
-    pub fn watch(api: Api<WatchedFleet>, metrics: &super::metrics::Metrics) -> Self {
+    /// `changed` hears of each event as far as it has room: who listens must look by itself now and then.
+    pub fn watch(
+        api: Api<WatchedFleet>,
+        metrics: &super::metrics::Metrics,
+        changed: mpsc::Sender<FleetKey>,
+    ) -> Self {
         let (store, writer) = reflector::store();
         let metrics = metrics.clone();
         let synced = Arc::new(AtomicBool::new(false));
@@ -57,8 +62,10 @@ impl Fleets {
             })
             .reflect(writer)
             .inspect_ok(move |event| {
-                if matches!(event, watcher::Event::InitDone) {
-                    listed.store(true, Ordering::Release);
+                match event {
+                    watcher::Event::InitDone => listed.store(true, Ordering::Release),
+                    watcher::Event::Apply(fleet) => drop(changed.try_send(key_of(fleet))),
+                    _ => {}
                 }
             })
             .touched_objects()
@@ -79,6 +86,7 @@ fn relevant(fleet: &WatchedFleet) -> Option<u64> {
     let meta = fleet.meta();
     (&meta.uid, meta.generation, meta.deletion_timestamp.is_some()).hash(&mut hasher);
     fleet.annotations().get(names::ANNOTATION_RESTARTED_AT).hash(&mut hasher);
+    names::ANNOTATIONS_PAUSED.map(|name| fleet.annotations().get(name)).hash(&mut hasher);
     let holders = meta.managed_fields.iter().flatten().map(|f| (&f.manager, &f.subresource));
     holders.for_each(|holder| holder.hash(&mut hasher));
     Some(hasher.finish())

@@ -2,7 +2,7 @@
 //!
 //! Every gateway is asked every ten seconds by the leader alone. What servers speak goes into the status by the way
 //! of the next pass, so that the status keeps one writer. Where work is goes into the pods' deletion cost, so that a
-//! scale-down takes the emptiest; only this module writes it, as the field manager `mcp-fleet-cost`. A gateway that
+//! scale-down takes the emptiest; only this module writes it (for `scaler/victims.rs`, too), as the field manager `mcp-fleet-cost`. A gateway that
 //! does not answer changes nothing: half of a sum would name the wrong victim.
 
 use std::{
@@ -73,6 +73,11 @@ impl Learned {
     }
 }
 
+/// How many gateways there are, by the addresses of their headless Service: those that are ready.
+pub(super) async fn count(peers: &str) -> Result<usize, impl std::error::Error + use<>> {
+    fetch::addresses(peers).await.map(|addresses| addresses.len())
+}
+
 /// Asks the gateways, again and again.
 pub struct Gateways {
     /// What each pass needs, too.
@@ -133,7 +138,7 @@ impl Gateways {
             }
             for change in changes.into_iter().take(left) {
                 left -= 1;
-                if !self.write(&key, &change).await {
+                if !write_cost(&self.ctx, &key, &change).await {
                     return;
                 }
             }
@@ -159,31 +164,31 @@ impl Gateways {
         }
         cost::changes(&pods, load)
     }
+}
 
-    /// Writes one cost; whether we may still write.
-    async fn write(&self, key: &FleetKey, change: &PodCost) -> bool {
-        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let body = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            // The UID: a pod of the same name that came since has other sessions.
-            "metadata": {
-                "name": change.name, "uid": change.uid,
-                "annotations": {names::ANNOTATION_DELETION_COST: change.cost.unwrap_or_default().to_string()},
-            },
-        });
-        let params = PatchParams::apply(names::MANAGER_COST).force();
-        let write = async { api.patch_metadata(&change.name, &params, &Patch::Apply(&body)).await };
-        match self.ctx.leadership.fenced(write).await {
-            Err(_) => false,
-            Ok(Ok(_)) => {
-                self.ctx.metrics.wrote("Pod", "cost");
-                true
-            }
-            Ok(Err(error)) => {
-                // It may have gone meanwhile. The next round looks again.
-                tracing::debug!(fleet = %key, pod = change.name, error = %Chain(&error), "a deletion cost was not written");
-                true
-            }
+/// Writes one cost; whether we may still write.
+pub(super) async fn write_cost(ctx: &Context, key: &FleetKey, change: &PodCost) -> bool {
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let body = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        // The UID: a pod of the same name that came since has other sessions.
+        "metadata": {
+            "name": change.name, "uid": change.uid,
+            "annotations": {names::ANNOTATION_DELETION_COST: change.cost.unwrap_or_default().to_string()},
+        },
+    });
+    let params = PatchParams::apply(names::MANAGER_COST).force();
+    let write = async { api.patch_metadata(&change.name, &params, &Patch::Apply(&body)).await };
+    match ctx.leadership.fenced(write).await {
+        Err(_) => false,
+        Ok(Ok(_)) => {
+            ctx.metrics.wrote("Pod", "cost");
+            true
+        }
+        Ok(Err(error)) => {
+            // It may have gone meanwhile. The next round looks again.
+            tracing::debug!(fleet = %key, pod = change.name, error = %Chain(&error), "a deletion cost was not written");
+            true
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod realign;
 pub mod reconcile;
 pub mod recorder;
 pub mod run;
+pub mod scaler;
 pub mod scaling;
 pub mod state;
 pub mod status;

@@ -158,7 +158,7 @@ impl Default for Caches {
                 .into_iter()
                 .map(|kind| (kind, Cache::guarded(LiveChild::meet, |child| child.resource_version)))
                 .collect(),
-            pods: Cache::default(),
+            pods: Cache::guarded(PodFacts::meet, |_| 0),
             endpoints: Cache::default(),
             mount_failures: Cache::default(),
         }

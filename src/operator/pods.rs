@@ -1,8 +1,13 @@
 //! What a pod tells about its fleet: whether it is ready, and what keeps it from it. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
 
-use crate::api::{conditions::reasons, names};
+use super::cache::Meeting;
+use crate::{
+    api::{conditions::reasons, names},
+    autoscale::snapshot::PodUid,
+    domain::quantity_value,
+};
 
 /// Exit code of a process that was ended by SIGKILL for its memory comes with this reason.
 const OOM_KILLED: &str = "OOMKilled";
@@ -31,6 +36,33 @@ pub struct PodFacts {
     pub pending: bool,
     /// What keeps it from running.
     pub problem: Option<Problem>,
+    /// What the autoscaler looks at.
+    pub load: PodLoadFacts,
+}
+
+/// What the autoscaler looks at. A change of it brings no pass: the scaler looks by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodLoadFacts {
+    /// Its UID as a number; `None` where it is none.
+    pub uid: Option<PodUid>,
+    /// It ended, well or not, and is not started again.
+    pub ended: bool,
+    /// Since when it is ready, in ms since the Unix epoch; `None`: it is not.
+    pub ready_since: Option<i64>,
+    /// When it was made, in ms since the Unix epoch.
+    pub created: Option<i64>,
+    /// CPU that the server asked for, in thousandths of a core.
+    pub cpu_request: Option<i64>,
+    /// Memory that the server asked for, in bytes.
+    pub memory_request: Option<i64>,
+}
+
+impl PodFacts {
+    /// Whether a pass has to look: not where only the autoscaler's facts changed.
+    pub fn meet(&self, new: &Self) -> Meeting {
+        let same = Self { load: self.load, ..new.clone() };
+        if same == *self { Meeting::Same } else { Meeting::News }
+    }
 }
 
 /// Reads a pod.
@@ -43,6 +75,29 @@ pub fn facts(pod: &Pod) -> PodFacts {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         pending: status.and_then(|s| s.phase.as_deref()).is_none_or(|phase| phase == "Pending"),
         problem: problem(pod),
+        load: load(pod),
+    }
+}
+
+fn load(pod: &Pod) -> PodLoadFacts {
+    let status = pod.status.as_ref();
+    let ready = status.and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == "Ready"));
+    let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0.as_millisecond());
+    let since = |c: &PodCondition| c.last_transition_time.as_ref().map(|t| t.0.as_millisecond()).or(created);
+    let server =
+        pod.spec.as_ref().and_then(|s| s.containers.iter().find(|c| c.name == names::CONTAINER_SERVER));
+    let requests = server.and_then(|c| c.resources.as_ref()).and_then(|r| r.requests.as_ref());
+    let request = |name: &str, unit: f64| {
+        let amount = quantity_value(&requests?.get(name)?.0).ok()? * unit;
+        (amount >= 1.0 && amount < i64::MAX as f64).then_some(amount as i64)
+    };
+    PodLoadFacts {
+        uid: pod.metadata.uid.as_deref().and_then(PodUid::parse),
+        ended: status.and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Failed" || p == "Succeeded"),
+        ready_since: ready.filter(|c| c.status == "True").map(|c| since(c).unwrap_or_default()),
+        created,
+        cpu_request: request("cpu", 1000.0),
+        memory_request: request("memory", 1.0),
     }
 }
 
@@ -172,6 +227,42 @@ mod tests {
         );
         assert_eq!(problem_of(&server(&json!({"running": {}}), &json!({}))), None);
         assert_eq!(problem_of(&json!({})), None);
+    }
+
+    #[test]
+    fn what_the_autoscaler_looks_at() {
+        let pod = json!({
+            "metadata": {"name": "weather-1", "uid": "00000000-0000-0000-0000-0000000000ff",
+                "creationTimestamp": "1970-01-01T00:00:10Z"},
+            "spec": {"containers": [
+                {"name": "sidecar", "resources": {"requests": {"cpu": "3"}}},
+                {"name": "server", "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}}}]},
+            "status": {"phase": "Running",
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:20Z"}]},
+        });
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut pod = pod.clone();
+            change(&mut pod);
+            facts(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let ready = with(&|_| {});
+        let expected = PodLoadFacts {
+            uid: Some(PodUid(255)),
+            ended: false,
+            ready_since: Some(20_000),
+            created: Some(10_000),
+            cpu_request: Some(250),
+            memory_request: Some(256 * 1024 * 1024),
+        };
+        assert_eq!(ready.load, expected);
+        let unready = with(&|p| p["status"]["conditions"][0]["status"] = json!("False"));
+        assert_eq!(unready.load.ready_since, None);
+        assert_eq!(ready.meet(&unready), Meeting::Same, "readiness is told by the endpoints");
+        let ended = with(&|p| p["status"]["phase"] = json!("Failed"));
+        assert!(ended.load.ended);
+        assert_eq!(ready.meet(&with(&|p| p["metadata"]["uid"] = json!("x"))), Meeting::News);
+        let bare = with(&|p| p["spec"]["containers"][1]["resources"] = json!({}));
+        assert_eq!((bare.load.cpu_request, bare.load.memory_request), (None, None));
     }
 
     #[test]

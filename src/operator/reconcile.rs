@@ -11,20 +11,22 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::controller::Action,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
     apply::{Applier, ApplyError, Outcome, category},
     backoff::Backoff,
+    children::ChildKind,
     desired::{self, Rendering},
     events,
     gateway::Install,
     gateways::Learned,
     metrics::{self, Metrics},
-    observe::{Caches, observe},
+    observe::{Caches, Observed, observe},
     plan::{Blocked, Effect, plan},
     recorder::Recorder,
+    scaler::{self, Scaler, effective::effective},
     state::{States, WatchedFleet, replicas_holder},
     status::{self, Change, ScalingFacts},
     validate::{Invalid, ValidatedFleet, validate},
@@ -64,6 +66,8 @@ pub struct Context {
     pub gateway: Option<Install>,
     /// What gateways said of servers.
     pub learned: Learned,
+    /// What the scaler knows.
+    pub scaler: Scaler,
     /// Waits after failures.
     pub backoff: Backoff,
     /// What this process knows of its own writes on fleets.
@@ -161,6 +165,7 @@ impl Context {
         self.backoff.forget(key);
         self.states.forget(key);
         self.learned.forget(key);
+        self.scaler.forget(key);
     }
 
     async fn pass(&self, fleet: &WatchedFleet, key: &FleetKey) -> Result<Action, ReconcileError> {
@@ -194,7 +199,10 @@ impl Context {
         known: &McpFleetStatus,
     ) -> Result<Action, ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
-        let desired = desired::build(&fleet, &observed.facts(&fleet.name), &self.rendering);
+        let mut facts = observed.facts(&fleet.name);
+        let foreign = observed.foreign_autoscaler.is_some();
+        facts.effective = effective(&fleet.scaling, foreign, &self.scaler.api_state());
+        let desired = desired::build(&fleet, &facts, &self.rendering);
         let plan = plan(&fleet, desired, &observed, known.selector.is_some());
         let applier = Applier { client: &self.client, leadership: &self.leadership, caches: &self.caches };
         let mut report = Report { blocked: plan.blocked, known: known.clone(), wait: None };
@@ -210,6 +218,9 @@ impl Context {
                 }
                 Effect::WriteStatus => self.report(raw, &fleet, key, &mut report).await?,
                 child => {
+                    if let Some(target) = fewer(child, &observed) {
+                        scaler::victims::mark(self, key, &fleet.uid, target).await;
+                    }
                     let outcome = applier.child(&fleet, child).await?;
                     self.count(child);
                     match outcome {
@@ -235,7 +246,8 @@ impl Context {
     ) -> Result<(), ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
         let holder = fleet.scaling.is_ours().then(|| replicas_holder(raw)).flatten();
-        let scaling = ScalingFacts { holder, ..ScalingFacts::default() };
+        let scaled = self.scaler.of(key);
+        let scaling = ScalingFacts { scaled: scaled.as_ref(), api: self.scaler.api_state(), holder };
         let mut new =
             status::build(fleet, &observed, &report.blocked, &scaling, &report.known, Timestamp::now());
         new.protocol = self.learned.of(key).or(new.protocol);
@@ -307,6 +319,15 @@ impl Context {
         let rest = rest.mul_f64(1.0 + 0.2 * rand::random::<f64>());
         report.wait.map_or(rest, |wait| wait.min(rest))
     }
+}
+
+/// Replicas of a Deployment that loses some by this write.
+fn fewer(effect: &Effect, observed: &Observed) -> Option<i32> {
+    let Effect::Apply { desired, .. } = effect else { return None };
+    let replicas = |object: &Value| object.pointer("/spec/replicas").and_then(Value::as_i64);
+    let live = observed.child(desired.kind, &desired.name).filter(|c| c.kind == ChildKind::Deployment)?;
+    let (from, to) = (replicas(&live.value())?, replicas(&desired.object)?);
+    (to < from).then_some(to as i32)
 }
 
 /// What a pass has to report so far.

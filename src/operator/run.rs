@@ -1,12 +1,12 @@
 //! `mcp-fleet operator`: flags, and what is made of them.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, ResourceExt, runtime::reflector::ObjectRef};
 use prometheus_client::{metrics::info::Info, registry::Registry};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     backoff::Backoff,
@@ -18,16 +18,29 @@ use super::{
     observe::Caches,
     reconcile::Context,
     recorder::Recorder,
+    scaler::{
+        Clock, Scaler,
+        poll::{GatewayCount, UsagePoll},
+        tick::Loop,
+    },
+    scaling::ApiState,
     state::States,
     supervise::Everything,
     watches::Watches,
 };
-use crate::runtime::{
-    admin::{Admin, Readiness},
-    client::{self, CallMetrics, Retry},
-    lease::{self, Elector, KubeStore, Leadership, LeaseMetrics, Timing},
-    shutdown,
-    telemetry::{self, LogFormat},
+use crate::{
+    autoscale::{
+        board::Board,
+        metrics_api::{self, MetricsApi, SamplesDropped},
+    },
+    domain::FleetKey,
+    runtime::{
+        admin::{Admin, Readiness},
+        client::{self, CallMetrics, Retry},
+        lease::{self, Elector, KubeStore, Leadership, LeaseMetrics, Timing},
+        shutdown,
+        telemetry::{self, LogFormat},
+    },
 };
 
 /// Fleets named by watches and not yet handed on. A full channel makes the watches wait, and loses nothing.
@@ -105,8 +118,8 @@ pub struct OperatorArgs {
     #[arg(long, env = "MCP_FLEET_GATEWAY_NAMESPACE", value_name = "NAMESPACE")]
     gateway_namespace: Option<String>,
 
-    /// `host:port` at which all gateways answer the operator: their headless Service. Without it their pods' load
-    /// is not known, and a scale-down takes any.
+    /// `host:port` at which all gateways answer the operator: their headless Service. Without it it is not known what
+    /// servers speak, nor how many gateways should report their load.
     #[arg(long, env = "MCP_FLEET_GATEWAY_PEERS", value_name = "ADDRESS")]
     gateway_peers: Option<String>,
 
@@ -120,6 +133,48 @@ pub struct OperatorArgs {
     )]
     gateway_class: Vec<String>,
 
+    /// Address of the TLS port: the metrics API for the autoscalers of fleets, and the gateways' load reports. Opened
+    /// only with --metrics-api-service or --load-service.
+    #[arg(long, env = "MCP_FLEET_API_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    api_listen: SocketAddr,
+
+    /// Service in the operator's namespace, with a port 443 called `https`, behind which the API server finds the
+    /// metrics API. Without it there is none, and the operator writes the scale of fleets itself.
+    #[arg(long, env = "MCP_FLEET_METRICS_API_SERVICE", value_name = "NAME")]
+    metrics_api_service: Option<String>,
+
+    /// Headless Service in the operator's namespace to which gateways report their load. Without it fleets scale by
+    /// CPU and memory alone.
+    #[arg(long, env = "MCP_FLEET_LOAD_SERVICE", value_name = "NAME")]
+    load_service: Option<String>,
+
+    /// ConfigMap in the operator's namespace in which the replicas publish their certificates; gateways mount it.
+    #[arg(
+        long,
+        env = "MCP_FLEET_CA_CONFIG_MAP",
+        default_value = "mcp-fleet-operator-ca",
+        value_name = "NAME"
+    )]
+    ca_config_map: String,
+
+    /// ServiceAccount of the gateways, in --gateway-namespace: whose tokens may report load.
+    #[arg(long, env = "MCP_FLEET_GATEWAY_SERVICE_ACCOUNT", value_name = "NAME")]
+    gateway_service_account: Option<String>,
+
+    /// Audience that the gateways' tokens must name.
+    #[arg(
+        long,
+        env = "MCP_FLEET_LOAD_AUDIENCE",
+        default_value = "mcp-fleet-operator",
+        value_name = "AUDIENCE"
+    )]
+    load_audience: String,
+
+    /// File with a bearer token that gateways must show, instead of a ServiceAccount's: for an operator of one
+    /// namespace, which may not have tokens reviewed.
+    #[arg(long, env = "MCP_FLEET_LOAD_TOKEN_FILE", value_name = "FILE")]
+    load_token_file: Option<PathBuf>,
+
     /// Name of this replica. In a pod: the pod's name, by the downward API.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pod_name: Option<String>,
@@ -131,46 +186,25 @@ pub struct OperatorArgs {
 
 /// Runs until a signal, or until something that must not end ends.
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
-    let OperatorArgs {
-        agent_image,
-        agent_image_pull_policy,
-        watch_namespace,
-        admin_listen,
-        log_format,
-        log_level,
-        lease_name,
-        lease_duration_seconds,
-        lease_renew_deadline_seconds,
-        lease_retry_period_seconds,
-        concurrency,
-        reconcile_timeout_seconds,
-        resync_seconds,
-        pod_name,
-        pod_namespace,
-        gateway_url,
-        gateway_namespace,
-        gateway_peers,
-        gateway_class,
-    } = args;
-    telemetry::init(log_format.unwrap_or_else(LogFormat::for_stderr), &log_level)?;
+    telemetry::init(args.log_format.unwrap_or_else(LogFormat::for_stderr), &args.log_level)?;
     let timing = Timing {
-        duration: Duration::from_secs(lease_duration_seconds),
-        renew_deadline: Duration::from_secs(lease_renew_deadline_seconds),
-        retry_period: Duration::from_secs(lease_retry_period_seconds),
+        duration: Duration::from_secs(args.lease_duration_seconds),
+        renew_deadline: Duration::from_secs(args.lease_renew_deadline_seconds),
+        retry_period: Duration::from_secs(args.lease_retry_period_seconds),
     }
     .validate()?;
     let stop = shutdown::on_signals().context("failed to listen for signals")?;
     let config = client::infer_config().await?;
-    let namespace =
-        pod_namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| config.default_namespace.clone());
-    let gateway =
-        install(gateway_url, gateway_namespace.unwrap_or_else(|| namespace.clone()), gateway_class)?;
-    let pod_name = pod_name.filter(|n| !n.is_empty()).unwrap_or_else(host_name);
-    let watch_namespace = watch_namespace.filter(|n| !n.is_empty());
+    let of = |value: &Option<String>| value.clone().filter(|v| !v.is_empty());
+    let namespace = of(&args.pod_namespace).unwrap_or_else(|| config.default_namespace.clone());
+    let gateway_namespace = of(&args.gateway_namespace).unwrap_or_else(|| namespace.clone());
+    let gateway = install(of(&args.gateway_url), &gateway_namespace, args.gateway_class.clone())?;
+    let pod_name = of(&args.pod_name).unwrap_or_else(host_name);
+    let watch_namespace = of(&args.watch_namespace);
 
     let mut registry = Registry::default();
-    let parts =
-        Parts::build(&config, &mut registry, &namespace, &lease_name, lease::identity(&pod_name), timing)?;
+    let identity = lease::identity(&pod_name);
+    let parts = Parts::build(&config, &mut registry, &namespace, &args.lease_name, identity, timing)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         server = %config.cluster_url,
@@ -178,18 +212,22 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         "starting the operator"
     );
     let readiness = Readiness::default();
-    let admin = Admin::bind(admin_listen, Arc::new(registry), readiness.clone()).await?;
-
     let caches = Arc::new(Caches::default());
     let (touched, receiver) = mpsc::channel(TOUCHED_CAPACITY);
+    let (changed_to, changed) = mpsc::channel(TOUCHED_CAPACITY);
     let api = match &watch_namespace {
         Some(namespace) => Api::namespaced(parts.client.clone(), namespace),
         None => Api::all(parts.client.clone()),
     };
-    let fleets = Fleets::watch(api, &parts.metrics);
+    let fleets = Fleets::watch(api, &parts.metrics, changed_to);
+    let rim = Rim { namespace, pod_name: pod_name.clone(), gateway_namespace };
+    let (scaler, metrics_api) = scaling(&args, rim, &parts, &fleets, &readiness, &mut registry).await?;
+    registry.register_collector(Box::new(scaler.collector()));
+    let admin = Admin::bind(args.admin_listen, Arc::new(registry), readiness.clone()).await?;
+
     let watches = Watches {
         client: parts.client.clone(),
-        namespace: watch_namespace,
+        namespace: watch_namespace.clone(),
         caches: Arc::clone(&caches),
         touched: touched.clone(),
         metrics: parts.metrics.clone(),
@@ -200,40 +238,106 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         leadership: parts.leadership,
         caches,
         metrics: parts.metrics,
-        rendering: Rendering { agent_image, agent_image_pull_policy },
+        rendering: Rendering {
+            agent_image: args.agent_image,
+            agent_image_pull_policy: args.agent_image_pull_policy,
+        },
         gateway,
         learned: Learned::default(),
+        scaler,
         backoff: Backoff::default(),
         states: States::default(),
-        timeout: Duration::from_secs(reconcile_timeout_seconds),
-        resync: Duration::from_secs(resync_seconds),
+        timeout: Duration::from_secs(args.reconcile_timeout_seconds),
+        resync: Duration::from_secs(args.resync_seconds),
     });
-    let elector = parts.elector;
-    let gateways = gateway_peers.filter(|peers| !peers.is_empty()).map(|peers| Gateways {
-        ctx: Arc::clone(&ctx),
-        peers,
-        touched,
-    });
+    let peers = of(&args.gateway_peers);
     Everything {
         admin,
         watches,
+        gateways: peers.clone().map(|peers| Gateways {
+            ctx: Arc::clone(&ctx),
+            peers,
+            touched: touched.clone(),
+        }),
+        count: peers.map(|peers| GatewayCount { ctx: Arc::clone(&ctx), peers }),
+        usage: UsagePoll { ctx: Arc::clone(&ctx), namespace: watch_namespace },
+        scaler: Loop {
+            ctx: Arc::clone(&ctx),
+            fleets: fleets.store.clone(),
+            synced: Arc::clone(&fleets.synced),
+            changed,
+            touched,
+        },
+        metrics_api,
         fleets,
-        gateways,
         touched: receiver,
         ctx,
-        elector,
+        elector: parts.elector,
         readiness,
-        concurrency,
+        concurrency: args.concurrency,
         stop,
     }
     .run()
     .await
 }
 
+/// Where this replica is.
+struct Rim {
+    namespace: String,
+    pod_name: String,
+    gateway_namespace: String,
+}
+
+/// The scaler, and the port that it shares its knowledge with, if there is one.
+async fn scaling(
+    args: &OperatorArgs,
+    rim: Rim,
+    parts: &Parts,
+    fleets: &Fleets,
+    readiness: &Readiness,
+    registry: &mut Registry,
+) -> anyhow::Result<(Scaler, Option<MetricsApi>)> {
+    let clock = Clock::start();
+    let (ledger, board, urgent) = (Arc::default(), Arc::new(Board::default()), Arc::new(Notify::new()));
+    let of = |value: &Option<String>| value.clone().filter(|v| !v.is_empty());
+    let config = metrics_api::Config {
+        listen: args.api_listen,
+        namespace: rim.namespace,
+        pod_name: rim.pod_name,
+        metrics_api_service: of(&args.metrics_api_service),
+        load_service: of(&args.load_service),
+        ca_config_map: args.ca_config_map.clone(),
+        gateway_user: of(&args.gateway_service_account)
+            .map(|name| format!("system:serviceaccount:{}:{name}", rim.gateway_namespace)),
+        audience: args.load_audience.clone(),
+        load_token_file: args.load_token_file.clone().filter(|file| !file.as_os_str().is_empty()),
+    };
+    if config.metrics_api_service.is_none() && config.load_service.is_none() {
+        let disabled = watch::channel(ApiState::Disabled).1;
+        return Ok((Scaler::new(clock, ledger, board, urgent, disabled), None));
+    }
+    let store = fleets.store.clone();
+    let labels = move |key: &FleetKey| {
+        let fleet = store.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
+        Some(fleet.labels().clone())
+    };
+    let shared = metrics_api::Parts {
+        client: parts.client.clone(),
+        leadership: parts.leadership.clone(),
+        board: Arc::clone(&board),
+        ledger: Arc::clone(&ledger),
+        urgent: Arc::clone(&urgent),
+        clock: Arc::new(move || clock.now()),
+        labels: Arc::new(labels),
+        dropped: SamplesDropped::register(registry),
+    };
+    let api = MetricsApi::bind(config, shared, readiness, registry).await?;
+    Ok((Scaler::new(clock, ledger, board, urgent, api.state()), Some(api)))
+}
+
 /// The gateway that the flags describe. The chart leaves flags empty that do not apply.
-fn install(url: Option<String>, namespace: String, classes: Vec<String>) -> anyhow::Result<Option<Install>> {
-    let url = url.filter(|url| !url.is_empty());
-    Ok(url.map(|url| Install::new(&url, namespace, classes)).transpose()?)
+fn install(url: Option<String>, namespace: &str, classes: Vec<String>) -> anyhow::Result<Option<Install>> {
+    Ok(url.map(|url| Install::new(&url, namespace.to_owned(), classes)).transpose()?)
 }
 
 /// What is made of the configuration of the client.

@@ -1,5 +1,7 @@
 //! What the scaler knows of a fleet, as passes and the status need it. Pure.
 
+pub use crate::autoscale::metrics_api::ApiState;
+
 use crate::autoscale::{decision::Decision, state::Persisted};
 
 /// Who acts on a fleet's decision, in effect.
@@ -25,20 +27,6 @@ impl EffectiveActuator {
             Self::Off => "Off",
         }
     }
-}
-
-/// How it stands with our metrics API.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ApiState {
-    /// This operator has none: it manages one namespace, or was told so.
-    #[default]
-    Disabled,
-    /// The API server reaches it.
-    Serving,
-    /// It is ours, and not reached (yet); why.
-    NotServing(String),
-    /// The group belongs to somebody else: `<namespace>/<service>` of each.
-    OwnedByOther(Vec<String>),
 }
 
 /// What the scaler knows of a fleet.

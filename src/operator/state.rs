@@ -30,7 +30,7 @@ fn rest(change: Change) -> Option<(Duration, Duration)> {
         // It never rests, and a person who looks at it wants no finer picture.
         Change::Load => seconds(15, 15),
         // Pods come and go at this pace, and the old pods of most servers are gone by then.
-        Change::Wording => seconds(5, 15),
+        Change::Wording => seconds(5, 30),
         // The whole of most rollouts, also where hundreds of fleets get a new image at once. One that pauses, as
         // most do between two pods that take their time, still tells how far it is.
         Change::Rolling => seconds(15, 120),
@@ -230,11 +230,11 @@ mod tests {
         assert_eq!(wait(Change::Wording, 2, 4), Some(5));
         assert_eq!(wait(Change::Condition, 3, 5), Some(1), "the state of a condition waits less");
         assert_eq!(wait(Change::Condition, 3, 6), None);
-        for seconds in 10..25 {
+        for seconds in 10..40 {
             assert!(wait(Change::Wording, seconds as i32, seconds).is_some(), "{seconds}");
         }
-        assert_eq!(wait(Change::Wording, 25, 25), None, "never longer than 15 s");
-        assert_eq!(wait(Change::Wording, 1, 30), Some(5), "the next starts anew");
+        assert_eq!(wait(Change::Wording, 40, 40), None, "never longer than 30 s");
+        assert_eq!(wait(Change::Wording, 1, 45), Some(5), "the next starts anew");
     }
 
     #[test]
@@ -254,10 +254,10 @@ mod tests {
             assert!(wait(Change::Rolling, seconds as i32, seconds).is_some(), "{seconds}");
         }
         assert_eq!(wait(Change::Rolling, 250, 250), None, "progress every two minutes");
-        for seconds in 260..275 {
+        for seconds in 260..290 {
             assert!(wait(Change::Wording, seconds as i32, seconds).is_some(), "{seconds}");
         }
-        assert_eq!(wait(Change::Wording, 275, 275), None, "never longer than 15 s");
+        assert_eq!(wait(Change::Wording, 290, 290), None, "never longer than 30 s");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use futures::future::BoxFuture;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -15,10 +16,15 @@ use super::{
     controller::{self, Fleets},
     gateways::Gateways,
     reconcile::Context,
+    scaler::{
+        poll::{GatewayCount, UsagePoll},
+        tick::Loop,
+    },
     watches::Watches,
 };
 use crate::{
     api::names,
+    autoscale::metrics_api::MetricsApi,
     domain::FleetKey,
     runtime::{
         admin::{Admin, Readiness},
@@ -32,6 +38,13 @@ const SYNC_POLL: Duration = Duration::from_millis(20);
 const ELECTION: &str = "the leader election";
 const GATEWAYS: &str = "the questions to the gateways";
 const ADMIN: &str = "the admin endpoints";
+const COUNT: &str = "the count of gateways";
+const USAGE: &str = "the questions for CPU and memory";
+const SCALER: &str = "the scaler";
+const METRICS_API: &str = "the metrics API";
+
+/// How long open requests of the metrics API may take at the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// A task's name, and how it ended.
 type Ended = (&'static str, anyhow::Result<()>);
@@ -46,6 +59,14 @@ pub struct Everything {
     pub fleets: Fleets,
     /// Asks the gateways; absent where there are none.
     pub gateways: Option<Gateways>,
+    /// Counts the gateways; absent where there are none.
+    pub count: Option<GatewayCount>,
+    /// Asks for CPU and memory.
+    pub usage: UsagePoll,
+    /// Decides about scales.
+    pub scaler: Loop,
+    /// The metrics API, and the receiver of load reports.
+    pub metrics_api: Option<MetricsApi>,
     /// Fleets that the watches name.
     pub touched: mpsc::Receiver<FleetKey>,
     /// What each pass needs.
@@ -62,28 +83,45 @@ pub struct Everything {
 
 impl Everything {
     /// Runs until it is asked to stop, or until something ends that must not. At the end first the passes
-    /// under way finish, then the lease is released: a standby may write a moment later.
+    /// and writes under way finish, then the lease is released: a standby may write a moment later.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { admin, watches, fleets, gateways, touched, ctx, elector, readiness, concurrency, stop } =
-            self;
-        let (release, finished) = (CancellationToken::new(), CancellationToken::new());
+        let Self {
+            admin,
+            watches,
+            fleets,
+            gateways,
+            count,
+            usage,
+            scaler,
+            metrics_api,
+            touched,
+            ctx,
+            elector,
+            ..
+        } = self;
+        let Self { readiness, concurrency, stop, .. } = self;
+        let (release, finished, at_rest) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let mut tasks: JoinSet<Ended> = JoinSet::new();
-        let serve = admin.serve(finished.clone());
-        tasks.spawn(async move {
-            serve.await;
-            (ADMIN, Ok(()))
-        });
-        for (name, watch) in watches.all() {
+        let mut spawn = |name: &'static str, task: BoxFuture<'static, ()>| {
             tasks.spawn(async move {
-                watch.await;
+                task.await;
                 (name, Ok(()))
             });
-        }
+        };
+        spawn(ADMIN, Box::pin(admin.serve(finished.clone())));
+        watches.all().into_iter().for_each(|(name, watch)| spawn(name, watch));
         if let Some(gateways) = gateways {
-            tasks.spawn(async move {
-                gateways.run().await;
-                (GATEWAYS, Ok(()))
-            });
+            spawn(GATEWAYS, Box::pin(gateways.run()));
+        }
+        if let Some(count) = count {
+            spawn(COUNT, Box::pin(count.run()));
+        }
+        spawn(USAGE, Box::pin(usage.run()));
+        spawn(SCALER, Box::pin(scaler.run(stop.clone(), at_rest.clone())));
+        let serves = metrics_api.is_some();
+        if let Some(api) = metrics_api {
+            spawn(METRICS_API, Box::pin(api.run(finished.clone())));
         }
         let filled = caches_filled(&readiness, &fleets, &ctx);
         tasks.spawn(campaign(filled, elector, release.clone()));
@@ -101,6 +139,7 @@ impl Everything {
                 bail!("{name} ended by itself; this is a defect, please report it");
             }
         }
+        at_rest.cancelled().await;
         release.cancel();
         while let Some(ended) = tasks.join_next().await {
             if let Ok((ELECTION, result)) = ended {
@@ -109,6 +148,17 @@ impl Everything {
             }
         }
         finished.cancel();
+        let last_answers = async {
+            while let Some(ended) = tasks.join_next().await {
+                if matches!(ended, Ok((METRICS_API, _))) {
+                    break;
+                }
+            }
+        };
+        if serves {
+            // What takes longer is cut off.
+            let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
+        }
         tracing::info!("stopped");
         Ok(())
     }

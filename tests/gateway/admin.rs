@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use crate::{
-    client::{modern, send, tool, until},
+    client::{modern, send, soon, text, tool, until},
     pod::{Pod, Speaks},
-    world::World,
+    world::{Alone, World},
 };
 
 // G29: names of the conventions, bounded labels, a class of their own for failed tools.
@@ -146,4 +146,52 @@ async fn the_other_ports_change_nothing_and_answer_peers_only() {
         assert_eq!(world.a.debug_status(method, "/admin/fleets").await, 405);
     }
     assert_eq!(world.a.count(&session).await, 1);
+}
+
+// One line for each request, of either era, with what a person asks first; and nothing that is secret.
+#[tokio::test]
+async fn the_access_log_has_a_line_for_each_request() {
+    let pods = [Pod::start("one", Speaks::Both).await];
+    let alone = Alone::new(&pods, json!({})).await;
+    let session = alone.gateway.open_session().await;
+    alone.gateway.count(&session).await;
+    let trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let more = [("x-request-id", "mine-7"), trace, ("authorization", "Bearer hidden")];
+    let call = modern(1, "tools/call", json!({"name": "whoami"}));
+    assert_eq!(alone.gateway.modern_with(&more, &call).await.status, 200);
+    assert_eq!(send(alone.gateway.port, "POST", "/no/such/mcp", &[], b"{}".to_vec()).await.status, 404);
+    soon("the lines", async {
+        while alone.gateway.access_log().len() < 5 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let lines = alone.gateway.access_log();
+    let by_method = |method: &str| lines.iter().find(|l| l["mcp_method"] == method).unwrap().clone();
+    let modern = lines.iter().find(|l| l["request_id"] == "mine-7").expect("its own id").clone();
+    assert_eq!((&modern["era"], &modern["tool"]), (&json!("modern"), &json!("whoami")));
+    assert_eq!(modern["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!((&modern["status"], &modern["fleet"]), (&json!(200), &json!("tools/demo")));
+    assert_eq!(modern["endpoint"], pods[0].address().to_string());
+    assert!(modern["duration_ms"].as_f64() > Some(0.0) && modern["bytes_out"].as_u64() > Some(0), "{modern}");
+    assert_eq!(by_method("initialize")["era"], "legacy");
+    assert_eq!(lines.iter().filter(|l| l["status"] == 404).count(), 1);
+    let text = lines.iter().map(ToString::to_string).collect::<String>();
+    for secret in ["hidden", "Bearer", &session] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
+
+// A fleet by name: its addresses are looked up, and served.
+#[tokio::test]
+async fn endpoints_may_be_a_name() {
+    let pods = [Pod::start("one", Speaks::Both).await];
+    let mut fleet = crate::world::fleet("demo", &pods, &json!({}));
+    fleet.as_object_mut().unwrap().remove("endpoints");
+    fleet["dns"] = json!(format!("localhost:{}", pods[0].address().port()));
+    let alone = Alone::configured(&pods, &fleet, |_, _| {}).await;
+    let session = alone.gateway.open_session().await;
+    assert_eq!((alone.gateway.count(&session).await, alone.gateway.count(&session).await), (1, 2));
+    let mut reply = alone.gateway.modern(&modern(1, "tools/call", json!({"name": "whoami"}))).await;
+    assert_eq!(text(&reply.json().await), "one");
 }

@@ -19,4 +19,5 @@ mod recovery;
 mod retries;
 mod sessions;
 mod streams;
+mod tls;
 mod world;

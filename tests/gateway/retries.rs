@@ -165,3 +165,35 @@ async fn a_pooled_connection_that_the_server_closed_does_no_harm() {
     let calls = pods[0].calls("pooled");
     assert!(calls.iter().all(|c| c.connection == calls[0].connection));
 }
+
+// G17: retries of many calls that fail at once are bounded, and whoever gets none sees the failure.
+#[tokio::test]
+async fn the_budget_bounds_retries() {
+    let pods = two().await;
+    // Every first try fails, and every second one takes its time: retries pile up.
+    for pod in &pods {
+        pod.script(|seen, out| {
+            let is_client = seen.header("user-agent").is_none();
+            let out = out.clone();
+            is_client.then(|| {
+                async move {
+                    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                    out.json(500, &[], &json!({"own": "words"})).await;
+                }
+                .boxed()
+            })
+        });
+    }
+    let settings = json!({"circuitBreaker": {"failureThreshold": 100, "minRequests": 1000},
+                          "retries": {"budgetPercent": 0, "minConcurrency": 2}});
+    let alone = Alone::new(&pods, settings).await;
+    let bodies: Vec<_> = (0..20).map(|id| modern(id, "tools/list", json!({}))).collect();
+    let calls = bodies.iter().map(|body| alone.gateway.modern(body));
+    let replies = futures::future::join_all(calls).await;
+    let statuses: Vec<u16> = replies.iter().map(|r| r.status).collect();
+    assert_eq!(statuses, [500; 20], "the server's own failure passes");
+    let tries = total(&pods, "tools/list");
+    assert!((21..=26).contains(&tries), "{tries} tries of 20 calls");
+    let refused = alone.gateway.metric("mcp_fleet_gateway_retries_total", &["no_budget"]).await;
+    assert!(refused >= 15.0, "{refused}");
+}

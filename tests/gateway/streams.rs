@@ -350,3 +350,54 @@ async fn large_answers_pass_whole() {
     assert_eq!(text(&reply.json().await).len(), size);
     assert!(MCP.starts_with('/') && reply.status == 200);
 }
+
+// A server that has fallen silent in the middle of a call's stream: the call ends with an error of its own, and
+// what still talks is left alone.
+#[tokio::test]
+async fn a_silent_stream_of_a_call_ends_with_an_error_for_the_call() {
+    let pods = [Pod::start("one", Speaks::Both).await];
+    pods[0].script(|seen, out| {
+        let (out, id) = (out.clone(), seen.body["id"].clone());
+        let talks = seen.tool() == "talks";
+        (talks || seen.tool() == "silent").then(|| {
+            async move {
+                let news = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}});
+                out.stream(&[]).await;
+                out.event(&news).await;
+                if !talks {
+                    std::future::pending::<()>().await;
+                }
+                for _ in 0..5 {
+                    sleep(Duration::from_millis(400)).await;
+                    out.event(&news).await;
+                }
+                let call = json!({"id": id});
+                out.event(&result(&call, says("done"), true)).await;
+                out.finish().await;
+            }
+            .boxed()
+        })
+    });
+    let alone = Alone::new(&pods, json!({"timeouts": {"streamIdleSeconds": 1}})).await;
+    let talks = async {
+        let mut reply = alone.gateway.modern(&modern("t", "tools/call", json!({"name": "talks"}))).await;
+        let mut last = json!(null);
+        while let Some(message) = reply.message().await {
+            last = message;
+        }
+        assert_eq!(text(&last), "done", "it talks for 2 s");
+    };
+    let silent = async {
+        let mut reply = alone.gateway.modern(&modern("s", "tools/call", json!({"name": "silent"}))).await;
+        assert_eq!(reply.message().await.unwrap()["method"], "notifications/message");
+        let since = Instant::now();
+        let end = reply.message().await.expect("an end");
+        assert!(since.elapsed() > Duration::from_millis(800), "{:?}", since.elapsed());
+        assert_eq!(end["id"], "s");
+        assert!(end["error"]["code"].is_i64(), "{end}");
+        assert_eq!(reply.message().await, None);
+    };
+    tokio::join!(talks, silent);
+    until("the end at the pod", || pods[0].calls("silent")[0].left.is_some()).await;
+    until_idle(&alone, &pods[0]).await;
+}

@@ -77,12 +77,24 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     fn start(folder: &Path, name: &str, ports: Ports, peers: &[u16], fleet: &Value) -> Self {
+        Self::configured(folder, name, ports, (peers, fleet), |_| {})
+    }
+
+    /// The same, with a configuration that `change` has changed.
+    fn configured(
+        folder: &Path,
+        name: &str,
+        ports: Ports,
+        (peers, fleet): (&[u16], &Value),
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
         let at = |port: u16| format!("127.0.0.1:{port}");
-        let config = json!({
+        let mut config = json!({
             "listen": at(ports.listen), "adminListen": at(ports.admin), "debugListen": at(ports.debug),
             "peerListen": at(ports.peer), "peers": peers.iter().map(|p| at(*p)).collect::<Vec<_>>(),
             "keys": {"file": "keys.json"}, "fleets": [fleet],
         });
+        change(&mut config);
         let file = folder.join(format!("{name}.yaml"));
         fs::write(&file, config.to_string()).unwrap();
         let log = folder.join(format!("{name}.log"));
@@ -179,6 +191,16 @@ impl Gateway {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// The lines of its access log.
+    pub(crate) fn access_log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.log.with_extension("access")).unwrap();
+        let whole = text.rsplit_once('\n').map(|(whole, _)| whole).unwrap_or_default();
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+            .collect()
+    }
+
     /// What the debug port says of the fleet.
     pub(crate) async fn fleet(&self) -> Value {
         self.debug("/admin/fleets/tools/demo").await
@@ -220,15 +242,15 @@ impl Gateway {
 }
 
 fn launch(file: &Path, log: &Path) -> Child {
-    let log = File::options().create(true).append(true).open(log).unwrap();
+    let append = |path: &Path| File::options().create(true).append(true).open(path).unwrap();
     Command::new(env!("CARGO_BIN_EXE_mcp-fleet"))
         .args(["gateway", "--threads", "1", "--log-format", "text", "--log-level", "info,mcp_fleet=debug"])
         .args(["--shutdown-delay-seconds", "1", "--shutdown-timeout-seconds", "5", "--config"])
         .arg(file)
-        .env_remove("MCP_FLEET_ACCESS_LOG")
+        .env("MCP_FLEET_ACCESS_LOG", "true")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
+        .stdout(append(&log.with_extension("access")))
+        .stderr(append(log))
         .spawn()
         .unwrap()
 }
@@ -327,7 +349,7 @@ impl World {
 /// One gateway that knows no other.
 pub(crate) struct Alone {
     pub(crate) gateway: Gateway,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Alone {
@@ -337,15 +359,32 @@ impl Alone {
 
     /// The same, with a fleet that `change` has changed.
     pub(crate) async fn with(pods: &[Pod], settings: Value, change: impl FnOnce(&mut Value)) -> Self {
-        let folder = Folder::new();
-        keys(&folder, &["k1"]);
         let mut fleet = fleet("demo", pods, &settings);
         change(&mut fleet);
-        let gateway = Gateway::start(&folder.0, "alone", Ports::new(), &[], &fleet);
+        Self::configured(pods, &fleet, |_, _| {}).await
+    }
+
+    /// The same, with a configuration that `change` has changed; it may put files into the folder.
+    pub(crate) async fn configured(
+        pods: &[Pod],
+        fleet: &Value,
+        change: impl FnOnce(&Path, &mut Value),
+    ) -> Self {
+        let folder = Folder::new();
+        keys(&folder, &["k1"]);
+        let change = |config: &mut Value| change(&folder.0, config);
+        let gateway = Gateway::configured(&folder.0, "alone", Ports::new(), (&[], fleet), change);
         gateway.serves().await;
         for pod in pods {
             gateway.wait_for("a probe", pod, |e| e["capability"]["known"] == true).await;
         }
-        Self { gateway, _folder: folder }
+        Self { gateway, folder }
+    }
+
+    /// Replaces a file beside the configuration.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let new = self.folder.0.join(format!("{name}.new"));
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.folder.0.join(name)).unwrap();
     }
 }

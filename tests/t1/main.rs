@@ -17,6 +17,7 @@ mod support;
 
 mod admission;
 mod admission_table;
+mod autoscaling;
 mod common;
 mod crash;
 mod crd_lifecycle;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
             case!(admission::explain_reads_like_documentation),
             case!(admission::columns_show_the_state),
             case!(admission::kubectl_scale_works),
+            case!(autoscaling::a_fleet_follows_its_load),
+            case!(autoscaling::a_person_stops_it_by_annotation),
+            case!(autoscaling::what_cannot_be_holds_that_fleet_and_no_other),
+            case!(autoscaling::a_killed_operator_keeps_the_rest_after_a_change),
             case!(drift::a_deleted_child_returns),
             case!(drift::every_owned_field_comes_back),
             case!(drift::stripped_owner_references_come_back),

@@ -33,6 +33,16 @@ refused() {
 }
 # rules FILE KIND: the lines under `rules:` of the first object of that kind.
 rules() { awk -v kind="kind: $2" '$0 == kind { found = 1 } found && /^rules:/ { on = 1; next } on && !/^ / { exit } on' "$1"; }
+# rights FILE: a line for each rule of all its roles: groups, resources, names (or -), verbs.
+rights() {
+  awk '
+    function flush() { if (groups) print groups, resources, (names ? names : "-"), verbs; groups = "" }
+    { gsub(/, /, ",") }
+    /^ *- apiGroups: / { flush(); groups = $3; names = "" }
+    /^    resources: / { resources = $2 } /^    resourceNames: / { names = $2 } /^    verbs: / { verbs = $2 }
+    /^---|^roleRef/ { flush() }
+    END { flush() }' "$1"
+}
 same() { diff "$1" "$2"; }
 kinds() { grep -h '^kind: ' "$@" | sort -u; }
 
@@ -45,15 +55,21 @@ for values in "$here"/*-values.yaml; do
   # The operator's rights, in whatever form they come.
   rbac=$scratch/$name/mcp-fleet/templates/rbac.yaml
   if [ -f "$rbac" ]; then
-    { rules "$rbac" ClusterRole; rules "$rbac" Role; sed -n '/name: .*-lease/,$p' "$rbac"; } | grep -v '^ *#' >"$scratch/rights"
+    rights "$rbac" >"$scratch/rights"
+    ok "$name: every rule was found" [ "$(wc -l <"$scratch/rights")" = "$(grep -c apiGroups: "$rbac")" ]
     ok "$name: no wildcard in the operator's rights" not grep -n '\*' "$scratch/rights"
     ok "$name: no right on what the operator must not touch" not grep -nE \
-      'secrets|configmaps|roles|rolebindings|customresourcedefinitions|namespaces|nodes|exec|attach|portforward|ephemeralcontainers|escalate|impersonate|\bbind\b|deletecollection|tokenreviews|webhook' \
-      <(grep -E 'resources:|verbs:' "$scratch/rights")
-    # Beside the reading, one annotation on them, for the gateway's sake.
-    patch=; [ ! -f "$scratch/$name/mcp-fleet/templates/gateway-deployment.yaml" ] || patch='    verbs: [patch]'
-    ok "$name: pods are read, and annotated" same \
-      <(grep -A1 'resources: .*pods' "$scratch/rights" | grep 'verbs:') <(printf '%s\n' '    verbs: [list, watch]' ${patch:+"$patch"})
+      'secrets|roles|rolebindings|customresourcedefinitions|namespaces|nodes|exec|attach|portforward|ephemeralcontainers|escalate|impersonate|\bbind\b|deletecollection|webhook|serviceaccounts/' \
+      "$scratch/rights"
+    # Beside the reading, one annotation on them, for the gateway's sake, and what they use.
+    with=; [ ! -f "$scratch/$name/mcp-fleet/templates/gateway-deployment.yaml" ] || with=1
+    ok "$name: pods are read, and annotated" same <(grep '[[,]pods[],]' "$scratch/rights") \
+      <(printf '%s\n' '[""] [pods,events] - [list,watch]' ${with:+'[""] [pods] - [patch]' '[metrics.k8s.io] [pods] - [list]'})
+    # Of ConfigMaps the one with its own certificates, and of API registrations its own.
+    ok "$name: one ConfigMap" same <(grep configmaps "$scratch/rights") \
+      <(printf '%s' ${with:+$'[""] [configmaps] - [create]\n[""] [configmaps] [mcp-fleet-operator-ca] [get,list,watch,patch,delete]\n'})
+    wide=$with; [ "$name" != namespaced ] || wide=
+    ok "$name: one API registration" same <(grep -E 'apiservices|reviews' "$scratch/rights") <(printf '%s' ${wide:+$'[authentication.k8s.io] [tokenreviews] - [create]\n[authorization.k8s.io] [subjectaccessreviews] - [create]\n[apiregistration.k8s.io] [apiservices] - [list,watch,create]\n[apiregistration.k8s.io] [apiservices] [v1beta2.custom.metrics.k8s.io] [get,update,delete]\n'})
   fi
 
   # The gateway's: reading fleets and addresses, and nothing else.
@@ -65,7 +81,8 @@ for values in "$here"/*-values.yaml; do
   fi
 
   # Our own pods meet the restricted profile.
-  for deployment in "$scratch/$name"/mcp-fleet/templates/*deployment.yaml; do
+  for deployment in "$scratch/$name"/mcp-fleet/templates/{*deployment,cleanup}.yaml; do
+    [ -f "$deployment" ] || continue
     of="$name, $(basename "$deployment" .yaml)"
     for line in 'runAsNonRoot: true' 'allowPrivilegeEscalation: false' 'drop: [ALL]' 'readOnlyRootFilesystem: true' 'type: RuntimeDefault'; do
       ok "$of: $line" grep -qF "$line" "$deployment"
@@ -90,6 +107,46 @@ ok "ha: the agent's image does not take a foreign digest" grep -qF -- '--agent-i
 ok "minimal: nothing optional" not grep -qE '^kind: (PodDisruptionBudget|NetworkPolicy|Service)$' "$scratch/minimal.yaml"
 ok "servicemonitor: it is there" grep -q '^kind: ServiceMonitor$' "$scratch/servicemonitor.yaml"
 ok "external-account: no rights, no account" not grep -qE '^kind: (Role|ClusterRole|RoleBinding|ClusterRoleBinding|ServiceAccount)$' "$scratch/external-account.yaml"
+
+# The autoscaler.
+wide=$scratch/default/mcp-fleet/templates narrow=$scratch/namespaced/mcp-fleet/templates
+args() { grep -oE -- '"--(api|load|ca|metrics-api|gateway-service|reports)[a-z-]*=[^"]*' "$1" | tr -d '"'; }
+ok "default: what the operator is told" same <(args "$wide/deployment.yaml") <(printf '%s\n' --api-listen=0.0.0.0:8443 \
+  --load-service=mcp-fleet-operator-load --ca-config-map=mcp-fleet-operator-ca \
+  --gateway-service-account=mcp-fleet-gateway --load-audience=mcp-fleet-operator --metrics-api-service=mcp-fleet-operator-api)
+reports=--reports=https://mcp-fleet-operator-load.mcp-fleet-system.svc:8443/v1/load
+files=(--reports-token-file=/var/run/secrets/mcp-fleet/token --reports-ca-file=/etc/mcp-fleet/operator-ca/ca.crt)
+ok "default: what the gateway is told" same <(args "$wide/gateway-deployment.yaml") <(printf '%s\n' $reports "${files[@]}")
+ok "namespaced: the gateway is told the same" same <(args "$wide/gateway-deployment.yaml") <(args "$narrow/gateway-deployment.yaml")
+ok "namespaced: no metrics API, no reviews, a file" same <(args "$narrow/deployment.yaml") <(printf '%s\n' --api-listen=0.0.0.0:8443 \
+  --load-service=mcp-fleet-operator-load --ca-config-map=mcp-fleet-operator-ca --load-token-file=/var/run/secrets/mcp-fleet/token)
+ok "default: the gateway's token is for the operator alone" grep -A1 'audience: mcp-fleet-operator$' "$wide/gateway-deployment.yaml"
+ok "default: and lives an hour" grep -q 'expirationSeconds: 3600$' "$wide/gateway-deployment.yaml"
+ok "default: no Secret for it" not grep -q 'secretName: mcp-fleet-operator-load' "$scratch/default.yaml"
+ok "namespaced: the Secret is in both" [ "$(grep -c 'secretName: mcp-fleet-operator-load$' "$scratch/namespaced.yaml")" = 2 ]
+ok "namespaced: one that was named" grep -q 'secretName: mine$' <(render --values "$here/namespaced-values.yaml" --set autoscaler.loadTokenSecret=mine -s templates/deployment.yaml)
+ok "default: gateways start before the operator's certificates are there" grep -A1 'name: mcp-fleet-operator-ca$' "$wide/gateway-deployment.yaml"
+ok "default: replicas that are not ready get reports too" grep -q 'publishNotReadyAddresses: true' "$wide/service-api.yaml"
+ok "namespaced: nothing in kube-system" not grep -q 'namespace: kube-system' "$scratch/namespaced.yaml"
+ok "default: one object in kube-system" [ "$(grep -c 'namespace: kube-system' "$scratch/default.yaml")" = 1 ]
+ok "default: a binding to Kubernetes' own role" grep -q 'name: extension-apiserver-authentication-reader$' \
+  <(sed -n '/namespace: kube-system/,/^subjects:/p' "$wide/rbac.yaml")
+ok "default: whatever ends the API runs before anything goes" grep -q 'helm.sh/hook: pre-delete$' "$wide/cleanup.yaml"
+ok "default: it knows what is ours" same <(args "$wide/cleanup.yaml") <(printf '%s\n' --ca-config-map=mcp-fleet-operator-ca --metrics-api-service=mcp-fleet-operator-api)
+ok "namespaced: only certificates to take away" same <(args "$narrow/cleanup.yaml") <(printf '%s\n' --ca-config-map=mcp-fleet-operator-ca)
+ok "default: no Service or budget counts the pod of the job" not grep -q 'component: operator' <(sed -n '/template:/,/spec:/p' "$wide/cleanup.yaml")
+ok "default: reports come in" grep -q 'port: 8443' <(sed -n '/ingress:/,/egress:/p' "$wide/networkpolicy.yaml")
+ok "ha: the API server's place is known" grep -q 'cidr: 10.0.0.0/24' <(sed -n '/ingress:/,/egress:/p' "$scratch/ha/mcp-fleet/templates/networkpolicy.yaml")
+ok "ha: then gateways are named too" grep -q 'component: gateway' <(sed -n '/ingress:/,/egress:/p' "$scratch/ha/mcp-fleet/templates/networkpolicy.yaml")
+ok "namespaced: gateways alone" grep -q 'component: gateway' <(sed -n '/port: 8443/,/egress:/p' "$narrow/networkpolicy.yaml")
+for off in autoscaler.enabled gateway.enabled; do
+  ok "$off=false: nothing of it" not grep -nE '8443"|-load|operator-ca|apiservices|reviews|kube-system|cleanup' \
+    <(render --set $off=false | grep -v '^ *#')
+done
+ok "metricsAPI off: no registration" not grep -nE 'apiservices|subjectaccess|kube-system|metrics-api' <(render --set autoscaler.metricsAPI.enabled=false | grep -v '^ *#')
+ok "metricsAPI off: no Service for it" [ "$(render --set autoscaler.metricsAPI.enabled=false -s templates/service-api.yaml | grep -c '^kind: Service')" = 1 ]
+ok "metricsAPI off: reports all the same" grep -q -- --load-service <(render --set autoscaler.metricsAPI.enabled=false)
+ok "another port, everywhere" [ "$(render --set autoscaler.port=9443 | grep -c 9443)" = 5 ]
 
 # The gateway.
 gateway=$scratch/default/mcp-fleet/templates
@@ -129,6 +186,7 @@ ok "a load balancer's field without one" refused gateway.service --set gateway.s
 ok "a gateway's ServiceMonitor without a Service" refused gateway.metrics.service.enabled --set gateway.serviceMonitor.enabled=true,gateway.metrics.service.enabled=false
 ok "a gateway without an account" refused gateway.serviceAccount.name --set gateway.serviceAccount.create=false
 ok "an address with a path" refused url --set gateway.url=http://a/b
+ok "a port that is taken" refused port --set autoscaler.port=9090
 ok "no account" refused serviceAccount.name --set serviceAccount.create=false
 ok "an old cluster" refused 1.30 --kube-version 1.29.0
 ok "a managed cluster's version is taken" render --kube-version v1.31.2-gke.100

@@ -34,6 +34,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
+{{/* Of the job that ends the metrics API: no Service and no budget of the operator may count its pod. */}}
+{{- define "mcp-fleet.cleanupSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "mcp-fleet.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: cleanup
+{{- end -}}
+
+{{- define "mcp-fleet.cleanupLabels" -}}
+{{ include "mcp-fleet.cleanupSelectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
 {{- define "mcp-fleet.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "mcp-fleet.operatorName" .) .Values.serviceAccount.name -}}
@@ -71,10 +85,29 @@ for a mirror may hold another manifest.
 {{- include "mcp-fleet.imageReference" (dict "repository" (default $i.repository $a.repository) "tag" (default (default .Chart.AppVersion $i.tag) $a.tag) "digest" $digest) -}}
 {{- end -}}
 
+{{/* Not empty if gateways report to the operator. */}}
+{{- define "mcp-fleet.autoscaler" -}}
+{{- if and .Values.autoscaler.enabled .Values.gateway.enabled }}true{{ end -}}
+{{- end -}}
+
+{{/* Not empty if the operator serves the metrics API, which is cluster-wide by nature. */}}
+{{- define "mcp-fleet.metricsAPI" -}}
+{{- if and (include "mcp-fleet.autoscaler" .) .Values.autoscaler.metricsAPI.enabled (not .Values.watchNamespace) }}true{{ end -}}
+{{- end -}}
+
+{{- define "mcp-fleet.loadTokenSecret" -}}
+{{- default (printf "%s-load" (include "mcp-fleet.operatorName" .)) .Values.autoscaler.loadTokenSecret -}}
+{{- end -}}
+
+{{/* The one audience of the tokens that gateways show to the operator: good for nothing else. */}}
+{{- define "mcp-fleet.loadAudience" -}}
+mcp-fleet-operator
+{{- end -}}
+
 {{/*
 What the operator may do with fleets and their parts. The one list: it becomes a ClusterRole, or a
 Role in watchNamespace. It has no secrets, no configmaps, no roles, no exec, no creation of pods and
-no wildcard, and SECURITY.md says what each line is for.
+no wildcard, and SECURITY.md says what each line is for. What the metrics API needs beside it is in rbac.yaml.
 */}}
 {{- define "mcp-fleet.operatorRules" -}}
 - apiGroups: [mcpfleet.io]
@@ -83,6 +116,10 @@ no wildcard, and SECURITY.md says what each line is for.
 - apiGroups: [mcpfleet.io]
   resources: [mcpfleets/status]
   verbs: [patch]
+# From 0 and to 0, and every step where no HPA does it.
+- apiGroups: [mcpfleet.io]
+  resources: [mcpfleets/scale]
+  verbs: [get, patch]
 # Owner references with blockOwnerDeletion, where the OwnerReferencesPermissionEnforcement admission is on.
 - apiGroups: [mcpfleet.io]
   resources: [mcpfleets/finalizers]
@@ -112,6 +149,12 @@ no wildcard, and SECURITY.md says what each line is for.
 - apiGroups: [""]
   resources: [pods]
   verbs: [patch]
+{{- end }}
+{{- if include "mcp-fleet.autoscaler" . }}
+# What the pods of fleets use.
+- apiGroups: [metrics.k8s.io]
+  resources: [pods]
+  verbs: [list]
 {{- end }}
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]

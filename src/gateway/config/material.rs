@@ -6,6 +6,8 @@ use std::path::Path;
 use rustls::{crypto::ring, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
+use crate::gateway::seal::KeyRing;
+
 /// Greatest size of a file of keys, in bytes.
 const MAX_KEYS: u64 = 1024 * 1024;
 
@@ -31,17 +33,18 @@ pub(super) fn private_key(path: &Path, chain: Option<Vec<CertificateDer<'static>
         .map_err(|e| format!("{} does not go with the certificate: {e}", path.display()))
 }
 
-/// What is wrong with a key ring. Its entries are judged where they are read (`seal`).
+/// What is wrong with a key ring.
 pub(super) fn keys(path: &Path) -> Result<(), String> {
     present(path)?;
-    let size = std::fs::metadata(path).map_err(|e| format!("failed to read {}: {e}", path.display()))?.len();
-    if size == 0 || size > MAX_KEYS {
-        return Err(format!(
-            "{} has {size} bytes; it must be a JSON list of keys, [{{\"id\": …, \"key\": …, \"notBefore\": …}}]",
-            path.display()
-        ));
+    let failed = |e: std::io::Error| format!("failed to read {}: {e}", path.display());
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > MAX_KEYS {
+        return Err(format!("{} has {size} bytes; a key ring has at most {MAX_KEYS}", path.display()));
     }
-    Ok(())
+    let json = std::fs::read(path).map_err(failed)?;
+    KeyRing::parse(&json)
+        .map(drop)
+        .map_err(|e| format!("{}: {e}; write [{{\"id\": …, \"key\": …, \"notBefore\": …}}]", path.display()))
 }
 
 fn present(path: &Path) -> Result<(), String> {

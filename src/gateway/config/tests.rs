@@ -48,12 +48,13 @@ fn problems(text: &str) -> Vec<String> {
     error.problems().iter().map(one).collect()
 }
 
+const KEYS: &str = r#"[{"id": "k1", "key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "notBefore": "2026-01-01T00:00:00Z"}]"#;
 const FLEET: &str = "fleets: [{namespace: tools, name: weather, endpoints: [{address: 127.0.0.1:9001}]}]";
 
 #[test]
 fn the_documented_file_is_read() {
     let folder = Folder::new("documented");
-    folder.write("keys.json", "[]");
+    folder.write("keys.json", KEYS);
     let text = "
 listen: 0.0.0.0:8080
 adminListen: 127.0.0.1:9090
@@ -358,12 +359,26 @@ fn a_refused_file_is_tried_again_when_what_it_names_has_come() {
     fs::write(&path, format!("keys: {{file: keys.json}}\n{FLEET}")).unwrap();
     assert!(watcher.look().is_none());
     assert!(matches!(watcher.look(), Some(Event::Refused(_))));
-    folder.write("keys.json", "[]");
+    folder.write("keys.json", KEYS);
     let event = (0..20).find_map(|_| watcher.look());
     assert!(reloaded(event).0.keys_file.is_some());
-    folder.write("keys.json", "[ ]");
+    folder.write("keys.json", &format!("{KEYS}\n"));
     assert!(watcher.look().is_none());
     reloaded(watcher.look());
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_named_without_being_shown() {
+    let folder = Folder::new("keys");
+    let path = folder.write("gateway.yaml", &format!("keys: {{file: keys.json}}\n{FLEET}"));
+    for (text, what) in [
+        ("[]", "holds no key"),
+        (r#"[{"id": "k", "key": "c2VjcmV0", "notBefore": "2026-01-01T00:00:00Z"}]"#, "\"k\" is not 32 bytes"),
+    ] {
+        folder.write("keys.json", text);
+        let error = load(&path).expect_err(text).to_string();
+        assert!(error.contains(what) && !error.contains("c2VjcmV0"), "{error}");
+    }
 }
 
 #[test]

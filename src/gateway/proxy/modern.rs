@@ -230,7 +230,10 @@ async fn any(
         };
         tried.push(endpoint.serial);
         let undelivered = matches!(&failure, Ok(Failure::Undelivered(_)));
-        let may = (undelivered || repeatable) && tried.len() < TRIES;
+        // Where every pod has been tried, the last one's own words are the answer.
+        let untried = |e: &Arc<Endpoint>| e.phase() == Phase::Ready && !tried.contains(&e.serial);
+        let may =
+            (undelivered || repeatable) && tried.len() < TRIES && context.view.endpoints.iter().any(untried);
         let budget = context.fleet.retries.load();
         let active = context.fleet.active.load(std::sync::atomic::Ordering::Relaxed) as u32;
         let granted = may.then(|| budget.try_acquire(active + 1)).flatten();

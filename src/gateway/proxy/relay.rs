@@ -233,17 +233,19 @@ impl Relay {
             Mode::Events(boundary) => boundary.at_boundary(),
             Mode::Sealed(splitter, _) => splitter.at_boundary(),
         };
+        let longest = self.carried.as_ref().map_or(Duration::MAX, |c| c.idle);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(KEEP_ALIVE)));
         let now = Instant::now();
         let since = *self.heard_at.get_or_insert_with(|| {
-            timer.as_mut().reset(now + KEEP_ALIVE);
+            timer.as_mut().reset(now + KEEP_ALIVE.min(longest));
             now
         });
         if timer.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        timer.as_mut().reset(now + KEEP_ALIVE);
-        let longest = self.carried.as_ref().map_or(Duration::MAX, |c| c.idle);
+        // For the next comment, or for the end, whichever comes first.
+        let left = longest.saturating_sub(now.duration_since(since));
+        timer.as_mut().reset(now + KEEP_ALIVE.min(left));
         let over = self.carried.as_ref().and_then(|c| c.end).is_some_and(|end| now >= end);
         if over || now.duration_since(since) >= longest {
             let ended = self.end_for_the_server(&Fault::UpstreamTimeout);

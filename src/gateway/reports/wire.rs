@@ -23,15 +23,39 @@ pub(super) struct Report {
     sequence: u64,
     /// When it was taken, RFC 3339.
     time: String,
+    /// The last one of this process.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    last: bool,
     fleets: Vec<FleetLoad>,
 }
 
-#[derive(Debug, Serialize)]
+impl Report {
+    /// A report of the process that started at `epoch`, in ms since the Unix epoch.
+    pub(super) fn new(
+        gateway: &str,
+        (epoch, sequence): (u64, u64),
+        time: String,
+        last: bool,
+        fleets: Vec<FleetLoad>,
+    ) -> Self {
+        Self { version: VERSION, gateway: gateway.to_owned(), epoch, sequence, time, last, fleets }
+    }
+
+    /// Calls wait at a fleet without a pod.
+    pub(super) fn waits(&self) -> bool {
+        self.fleets.iter().any(|fleet| fleet.ready == 0 && fleet.queue > 0)
+    }
+}
+
+/// One fleet.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct FleetLoad {
+pub(super) struct FleetLoad {
     namespace: String,
     name: String,
     uid: String,
+    /// When its counters were zero, in ms since the Unix epoch.
+    since: u64,
     /// Endpoints to which new work may go.
     ready: usize,
     arrivals: u64,
@@ -46,7 +70,7 @@ struct FleetLoad {
     pods: Vec<PodLoad>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PodLoad {
     uid: String,
@@ -56,7 +80,7 @@ struct PodLoad {
     work: Work,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Work {
     in_flight: u64,
@@ -68,7 +92,7 @@ struct Work {
     latency_log2_micros: Vec<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 struct Completions {
     ok: u64,
     overload: u64,
@@ -99,20 +123,8 @@ impl From<&Reading> for Work {
     }
 }
 
-/// Takes a report. One caller at a time: reading folds the integrals.
-pub(super) fn take(gateway: &Gateway, epoch: u64, sequence: u64) -> Report {
-    let fleets = &gateway.snapshot.load().fleets;
-    Report {
-        version: VERSION,
-        gateway: gateway.options.name.clone(),
-        epoch,
-        sequence,
-        time: format!("{:.3}", jiff::Timestamp::now()),
-        fleets: fleets.iter().map(|f| fleet(gateway, f)).collect(),
-    }
-}
-
-fn fleet(gateway: &Gateway, fleet: &Fleet) -> FleetLoad {
+/// Reads one fleet, whose counters were zero at `since`. One caller at a time: reading folds the integrals.
+pub(super) fn fleet(gateway: &Gateway, fleet: &Fleet, since: u64) -> FleetLoad {
     let now = gateway.clock.now();
     let reading = fleet.totals.read(now);
     let view = fleet.view_full();
@@ -120,6 +132,7 @@ fn fleet(gateway: &Gateway, fleet: &Fleet) -> FleetLoad {
         namespace: fleet.key.namespace.clone(),
         name: fleet.key.name.clone(),
         uid: fleet.uid.to_string(),
+        since,
         ready: view.endpoints.iter().filter(|e| e.phase() == Phase::Ready).count(),
         arrivals: reading.arrivals,
         admitted: reading.admitted,

@@ -35,6 +35,14 @@ pub fn changes(pods: &[PodCost], load: &BTreeMap<String, u64>) -> Vec<PodCost> {
     pods.iter().filter(differs).map(with).collect()
 }
 
+/// What to write for some pods to cost less than all others.
+pub fn below_others(some: &[PodCost], others: &[PodCost]) -> Vec<PodCost> {
+    let cost = |pod: &PodCost| pod.cost.unwrap_or_default();
+    let Some(least) = others.iter().map(cost).min() else { return Vec::new() };
+    let dear = some.iter().filter(|pod| cost(pod) >= least);
+    dear.map(|pod| PodCost { cost: Some(least.saturating_sub(1)), ..pod.clone() }).collect()
+}
+
 /// To three binary digits: a session more or less among hundreds changes no order.
 fn coarse(load: u64) -> i32 {
     let spare = (u64::BITS - load.leading_zeros()).saturating_sub(3);

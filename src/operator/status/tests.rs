@@ -97,6 +97,7 @@ fn pod(name: &str, reason: &'static str) -> PodFacts {
         terminating: false,
         pending: true,
         problem,
+        load: Default::default(),
     }
 }
 

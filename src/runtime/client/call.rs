@@ -7,6 +7,8 @@ use http::{HeaderMap, Method, Request, Uri, header};
 
 /// Resources that this product touches. Anything else is `other`.
 const RESOURCES: &[&str] = &[
+    "apiservices",
+    "configmaps",
     "customresourcedefinitions",
     "deployments",
     "endpointslices",
@@ -21,6 +23,8 @@ const RESOURCES: &[&str] = &[
     "pods",
     "serviceaccounts",
     "services",
+    "subjectaccessreviews",
+    "tokenreviews",
 ];
 
 /// What a resource that is not on the list is counted as; also discovery.

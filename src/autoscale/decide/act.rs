@@ -1,0 +1,40 @@
+//! From what is recommended to what is written, for each actuator (autoscaling.md sections 1 and 6.3).
+
+use crate::autoscale::{behavior, snapshot::Actuator, state::State};
+
+use super::{Proposal, View, quantise::floor};
+
+/// What `spec.replicas` should be if we write it. Under `Direct` windows and policies come in here; the history is kept
+/// under every actuator, so that a change of actuator starts with one.
+pub(super) fn act(view: &View<'_>, proposal: &mut Proposal, state: &mut State) -> i32 {
+    let (n, policy) = (view.n, view.policy);
+    let at_zero = n == 0 || proposal.wanted == 0;
+    match view.snapshot.actuator {
+        _ if at_zero && view.snapshot.actuator != Actuator::Off => proposal.wanted,
+        Actuator::Off | Actuator::Hpa => {
+            behavior::record(&mut state.recommendations, &policy.behavior, proposal.wanted, view.now);
+            n
+        }
+        // Outside the bounds: to the bound at once.
+        Actuator::Direct if behavior::jump(floor(policy), policy.max, n).is_some() => proposal.wanted,
+        Actuator::Direct => {
+            let wanted = behavior::Proposal {
+                min: floor(policy),
+                max: policy.max,
+                current: n,
+                proposed: proposal.wanted,
+            };
+            let normal = behavior::normalise(
+                &policy.behavior,
+                wanted,
+                &mut state.recommendations,
+                &state.scale_events,
+                view.now,
+            );
+            if normal.replicas != proposal.wanted {
+                proposal.limited_by = normal.able.or(normal.limited);
+            }
+            normal.replicas
+        }
+    }
+}
