@@ -37,7 +37,7 @@ pub(super) enum Action {
     Nothing,
     /// There is none.
     Create(Box<APIService>),
-    /// Ours differs; with the resourceVersion that was read.
+    /// Ours differs: the whole object, with the resourceVersion that was read.
     Replace(Box<APIService>),
     /// Somebody else has a version of the group. Not before fleets had time to leave.
     Withdraw {

@@ -43,6 +43,8 @@ const MAX_BODIES: usize = 8;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Larger ones are parsed on a thread of their own.
 const INLINE: usize = 64 * 1024;
+/// Where a review names the pod of a projected token.
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 /// Longest token, in bytes. A ServiceAccount's has about 1,200.
 const MAX_TOKEN: usize = 16 * 1024;
 /// How long a good token counts, and a bad one.
@@ -89,13 +91,16 @@ impl Refusal {
     }
 }
 
+/// Name of the pod to which a token is bound, if it is bound to one.
+type Pod = Option<String>;
+
 /// Asks the API server about tokens.
 pub(super) struct Review {
     client: Client,
     user: String,
     audience: String,
     /// By SHA-256 of the token: no token is kept.
-    known: Cached<[u8; 32], Result<(), Refusal>>,
+    known: Cached<[u8; 32], Result<Pod, Refusal>>,
     slots: Arc<Semaphore>,
     metrics: ApiMetrics,
 }
@@ -107,7 +112,7 @@ impl Review {
         Self { client, user, audience, known: Cached::new(CAPACITY), slots, metrics }
     }
 
-    async fn check(&self, token: &str) -> Result<(), Refusal> {
+    async fn check(&self, token: &str) -> Result<Pod, Refusal> {
         let digest = digest::digest(&digest::SHA256, token.as_bytes());
         let key: [u8; 32] = digest.as_ref().try_into().unwrap_or_default();
         let review = TokenReview {
@@ -122,7 +127,7 @@ impl Review {
             let _slot = slots.acquire().await;
             let result = ask(client, &review, &user, &audience).await;
             let word = match &result {
-                Ok(Ok(())) => "allowed",
+                Ok(Ok(_)) => "allowed",
                 Ok(Err(_)) => "denied",
                 Err(_) => "failed",
             };
@@ -141,7 +146,7 @@ async fn ask(
     review: &TokenReview,
     user: &str,
     audience: &str,
-) -> Result<Result<(), Refusal>, NoAnswer> {
+) -> Result<Result<Pod, Refusal>, NoAnswer> {
     match Api::all(client).create(&PostParams::default(), review).await {
         Ok(TokenReview { status: Some(status), .. }) => Ok(verdict(status, user, audience)),
         Ok(_) => Err(NoAnswer("the API server's review of the token has no status".into())),
@@ -149,7 +154,7 @@ async fn ask(
     }
 }
 
-fn verdict(status: TokenReviewStatus, user: &str, audience: &str) -> Result<(), Refusal> {
+fn verdict(status: TokenReviewStatus, user: &str, audience: &str) -> Result<Pod, Refusal> {
     let unknown = |why: &str| Err(Refusal::Unknown(why.to_owned()));
     if status.authenticated != Some(true) {
         return unknown(
@@ -160,9 +165,11 @@ fn verdict(status: TokenReviewStatus, user: &str, audience: &str) -> Result<(), 
     if !status.audiences.unwrap_or_default().iter().any(|a| a == audience) {
         return unknown(&format!("the token is not for the audience {audience}"));
     }
-    let name = status.user.and_then(|user| user.username).unwrap_or_default();
+    let found = status.user.unwrap_or_default();
+    let name = found.username.unwrap_or_default();
     if name == user {
-        return Ok(());
+        let pod = found.extra.unwrap_or_default().remove(POD_NAME).and_then(|names| names.into_iter().next());
+        return Ok(pod);
     }
     Err(Refusal::SomebodyElse(format!("{name} may not report load; only {user} may")))
 }
@@ -243,10 +250,13 @@ impl Loads {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if let Err(refusal) = self.admit(headers).await {
-            self.metrics.reported("refused");
-            return refusal.reply();
-        }
+        let pod = match self.admit(headers).await {
+            Ok(pod) => pod,
+            Err(refusal) => {
+                self.metrics.reported("refused");
+                return refusal.reply();
+            }
+        };
         let too_large = || {
             let most = MAX_BODY / 1024 / 1024;
             reply::failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("a report has at most {most} MiB"))
@@ -270,6 +280,13 @@ impl Loads {
             }
         };
         match parse(body).await {
+            // One gateway must not speak for another: its counters would seem to jump.
+            Ok(report) if pod.as_ref().is_some_and(|pod| *pod != report.gateway) => {
+                self.metrics.reported("refused");
+                let pod = pod.unwrap_or_default();
+                let why = format!("the token is pod {pod}'s, and the report another gateway's");
+                Refusal::SomebodyElse(why).reply()
+            }
             Ok(report) => self.accept(&report),
             Err(why) => {
                 self.refuse("malformed");
@@ -278,12 +295,12 @@ impl Loads {
         }
     }
 
-    async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(&self, headers: &HeaderMap) -> Result<Pod, Refusal> {
         let token = bearer(headers)
             .ok_or_else(|| Refusal::Unknown("a report needs `Authorization: Bearer <token>`".into()))?;
         match &self.gate {
             Gate::Review(review) => review.check(token).await,
-            Gate::Shared(shared) => shared.check(token).await,
+            Gate::Shared(shared) => shared.check(token).await.map(|()| None),
         }
     }
 

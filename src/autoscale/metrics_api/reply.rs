@@ -47,11 +47,10 @@ pub(super) fn failure(code: StatusCode, message: &str) -> Reply {
     json(code, &status)
 }
 
-/// As [`failure`], and says when to come again.
+/// No answer for the moment. Without Retry-After: with it, client-go tries up to ten times by itself, and keeps one of
+/// the HPA controller's few workers busy with that.
 pub(super) fn unavailable(message: &str) -> Reply {
-    let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, message);
-    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    reply
+    failure(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 /// Another method than the one that works here.
@@ -89,7 +88,7 @@ mod tests {
     async fn a_failure_is_a_status() {
         let reply = unavailable("no fresh samples");
         assert_eq!(reply.status(), 503);
-        assert_eq!(reply.headers()["retry-after"], "1");
+        assert!(!reply.headers().contains_key("retry-after"));
         assert_eq!(reply.headers()["content-type"], "application/json");
         let body = reply.into_body().collect().await.unwrap().to_bytes();
         let status: k8s_openapi::apimachinery::pkg::apis::meta::v1::Status =

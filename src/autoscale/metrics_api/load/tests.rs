@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     autoscale::{
         board::Board,
-        metrics_api::{Parts, test_support::Reviews},
+        metrics_api::{Parts, test_support::Stub},
         time::Now,
     },
     runtime::lease::Leadership,
@@ -15,7 +15,7 @@ use tokio::time::advance;
 const USER: &str = "system:serviceaccount:sys:mcp-fleet-gateway";
 const AUDIENCE: &str = "mcp-fleet-operator";
 
-fn parts(reviews: &Reviews) -> Parts {
+fn parts(reviews: &Stub) -> Parts {
     let now = 1_795_208_400_000;
     Parts {
         client: reviews.client(),
@@ -29,7 +29,7 @@ fn parts(reviews: &Reviews) -> Parts {
     }
 }
 
-fn by_review(reviews: &Reviews) -> (Loads, Parts) {
+fn by_review(reviews: &Stub) -> (Loads, Parts) {
     let parts = parts(reviews);
     let metrics = ApiMetrics::default();
     let review = Review::new(parts.client.clone(), USER.into(), AUDIENCE.into(), metrics.clone());
@@ -40,6 +40,12 @@ fn review_of(token: &str) -> Value {
     let user = |name: &str, audience: &str| json!({"authenticated": true, "user": {"username": name}, "audiences": [audience]});
     match token {
         "good" => user(USER, AUDIENCE),
+        "bound" => json!({"authenticated": true, "audiences": [AUDIENCE], "user": {"username": USER,
+            "extra": {"authentication.kubernetes.io/pod-name": ["gw-0"]}}}),
+        "bound-to-another" => {
+            json!({"authenticated": true, "audiences": [AUDIENCE], "user": {"username": USER,
+            "extra": {"authentication.kubernetes.io/pod-name": ["gw-1"]}}})
+        }
         "other-user" => user("system:serviceaccount:sys:default", AUDIENCE),
         "other-namespace" => user("system:serviceaccount:evil:mcp-fleet-gateway", AUDIENCE),
         "other-audience" => user(USER, "https://kubernetes.default.svc.cluster.local"),
@@ -48,8 +54,8 @@ fn review_of(token: &str) -> Value {
     }
 }
 
-fn reviews() -> Reviews {
-    Reviews::answering(|review| {
+fn reviews() -> Stub {
+    Stub::answering(|review| {
         assert_eq!(review["spec"]["audiences"], json!([AUDIENCE]));
         (201, review_of(review["spec"]["token"].as_str().unwrap()))
     })
@@ -84,7 +90,8 @@ async fn only_gateways_may_report() {
         (Some("Bearer no-audience"), 401),
         (Some("Bearer other-user"), 403),
         (Some("Bearer other-namespace"), 403),
-        (Some("Bearer good"), 202),
+        (Some("Bearer bound-to-another"), 403),
+        (Some("Bearer bound"), 202),
         (Some("bearer good"), 202),
     ] {
         let (seen, body) = send(&loads, authorization, report(1, 0.0).to_string()).await;
@@ -108,7 +115,7 @@ async fn a_token_is_reviewed_once_a_minute() {
 
 #[tokio::test]
 async fn without_the_api_servers_word_nobody_reports() {
-    let reviews = Reviews::answering(|_| (500, json!({})));
+    let reviews = Stub::answering(|_| (500, json!({})));
     let (loads, _) = by_review(&reviews);
     assert_eq!(send(&loads, Some("Bearer good"), report(1, 0.0).to_string()).await.0, 503);
 }
@@ -118,9 +125,32 @@ async fn calls_that_wait_at_an_empty_fleet_wake_the_scaler() {
     let reviews = reviews();
     let (loads, parts) = by_review(&reviews);
     let is_woken = || parts.urgent.notified().now_or_never().is_some();
-    for (ready, queue, wakes) in [(1, 5.0, false), (0, 0.0, false), (0, 1.0, true)] {
-        send(&loads, Some("Bearer good"), report(ready, queue).to_string()).await;
+    for (sequence, ready, queue, wakes) in [(1, 1, 5.0, false), (2, 0, 0.0, false), (3, 0, 1.0, true)] {
+        let mut report = report(ready, queue);
+        report["sequence"] = sequence.into();
+        let (code, body) = send(&loads, Some("Bearer good"), report.to_string()).await;
+        assert_eq!((code, &body["receipt"]), (202, &json!("accepted")));
         assert_eq!(is_woken(), wakes, "ready {ready}, queue {queue}");
+    }
+}
+
+#[tokio::test]
+async fn each_receipt_has_its_answer() {
+    let reviews = reviews();
+    let (loads, _) = by_review(&reviews);
+    let with = |field: &str, value: Value| {
+        let mut report = report(1, 0.0);
+        report[field] = value;
+        report.to_string()
+    };
+    for (body, code, receipt) in [
+        (report(1, 0.0).to_string(), 202, "accepted"),
+        (report(1, 0.0).to_string(), 202, "duplicate"),
+        (with("time", "2020-01-01T00:00:00Z".into()), 422, "untimely"),
+        (with("version", 99.into()), 400, "malformed"),
+    ] {
+        let (seen, answer) = send(&loads, Some("Bearer good"), body).await;
+        assert_eq!((seen, answer["receipt"].as_str()), (code, Some(receipt)));
     }
 }
 
