@@ -97,3 +97,7 @@ bench-gateway: ## The gateway beside nginx, haproxy and envoy: cost, delay, stre
 	@benches/gateway/peers.sh
 	cargo build --release --bin mcp-fleet
 	cargo run --release --quiet -p mcp-fleet-bench-gateway -- --gateway target/release/mcp-fleet $(ARGS)
+
+.PHONY: bench-autoscaler
+bench-autoscaler: ## Balanced beside five other autoscalers in simulated scenarios, 20 seeds each (some minutes)
+	cargo bench --bench autoscaler -- $(ARGS)

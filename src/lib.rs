@@ -10,3 +10,4 @@ pub mod domain;
 pub mod gateway;
 pub mod operator;
 pub mod runtime;
+pub mod simulate;

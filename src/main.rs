@@ -9,6 +9,7 @@ use mcp_fleet::{
     gateway::args::GatewayArgs,
     operator::run::OperatorArgs,
     runtime::chain::Chain,
+    simulate::{self, SimulateArgs},
 };
 
 /// See `Cargo.toml`.
@@ -33,6 +34,8 @@ enum Command {
     Cleanup(CleanupArgs),
     /// Print the CustomResourceDefinition, for `kubectl apply --server-side -f -`.
     Crds,
+    /// Try autoscaling without a cluster: a fleet's policy beside others, call by call.
+    Simulate(Box<SimulateArgs>),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Gateway(args) => gateway(*args),
         Command::Cleanup(args) => cleanup(args),
         Command::Crds => print(&crd::mcpfleet_crd_yaml()),
+        Command::Simulate(args) => simulate::run(&args).map_err(Into::into).and_then(|text| print(&text)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,12 +14,22 @@ pub mod types {
     pub const ABLE_TO_SCALE: &str = "AbleToScale";
     /// The wanted scale is cut by a bound.
     pub const SCALING_LIMITED: &str = "ScalingLimited";
+    /// The metrics API that a generated HorizontalPodAutoscaler reads is reached.
+    pub const METRICS_API_AVAILABLE: &str = "MetricsAPIAvailable";
     /// Everything that was asked for serves.
     pub const READY: &str = "Ready";
 
     /// All of them; the status carries each one from the first visit on.
-    pub const ALL: [&str; 7] =
-        [ACCEPTED, AVAILABLE, PROGRESSING, SCALING_ACTIVE, ABLE_TO_SCALE, SCALING_LIMITED, READY];
+    pub const ALL: [&str; 8] = [
+        ACCEPTED,
+        AVAILABLE,
+        PROGRESSING,
+        SCALING_ACTIVE,
+        ABLE_TO_SCALE,
+        SCALING_LIMITED,
+        METRICS_API_AVAILABLE,
+        READY,
+    ];
 }
 
 /// Reasons. A reason of `Ready` is what the STATUS column shows.
@@ -60,6 +70,18 @@ pub mod reasons {
     pub const FOREIGN_AUTOSCALER: &str = "ForeignAutoscaler";
     /// `spec.replicas` is held by somebody although autoscaling is on.
     pub const REPLICAS_OVERRIDDEN: &str = "ReplicasOverridden";
+    /// What the fleet is to follow is measured by a gateway, and none serves it.
+    pub const GATEWAY_MISSING: &str = "GatewayMissing";
+    /// The scale follows its metrics.
+    pub const VALID_METRIC_FOUND: &str = "ValidMetricFound";
+    /// No metric is fresh; the scale stays.
+    pub const METRICS_UNAVAILABLE: &str = "MetricsUnavailable";
+    /// No metric has been fresh for long; `spec.autoscaling.fallback` holds.
+    pub const FALLBACK: &str = "Fallback";
+    /// A person paused it.
+    pub const PAUSED: &str = "Paused";
+    /// Pods of a fleet at zero were started, and none became ready.
+    pub const ACTIVATION_FAILED: &str = "ActivationFailed";
     /// The image cannot be pulled.
     pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
     /// A Secret, `ConfigMap` or key that the pod needs does not exist.

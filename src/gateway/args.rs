@@ -88,7 +88,7 @@ pub struct GatewayArgs {
     #[arg(long, env = "MCP_FLEET_SERVICE", default_value = "mcp-fleet-gateway", value_name = "NAME")]
     pub service: String,
 
-    /// Receivers of load reports, as URLs. With --config the file says it.
+    /// Receivers of load reports, as URLs; every address of a host gets all. With --config the file says it.
     #[arg(long, env = "MCP_FLEET_REPORTS", value_delimiter = ',', value_name = "URL")]
     pub reports: Vec<String>,
 
@@ -96,7 +96,8 @@ pub struct GatewayArgs {
     #[arg(long, env = "MCP_FLEET_REPORTS_TOKEN_FILE", value_name = "FILE")]
     pub reports_token_file: Option<PathBuf>,
 
-    /// File with the CA certificates of receivers of load reports.
+    /// File with the CA certificates of receivers of load reports. It may come later, and change: it is read
+    /// again each second.
     #[arg(long, env = "MCP_FLEET_REPORTS_CA_FILE", value_name = "FILE")]
     pub reports_ca_file: Option<PathBuf>,
 

@@ -155,9 +155,9 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     sources(&mut tasks, &args, &setup, &gateway, prober, &readiness, &mut registry, certificates.clone())
         .await?;
     let receivers =
-        Receivers::new(&setup.reports, args.reports_token_file.clone(), args.reports_ca_file.as_deref())?;
+        Receivers::new(&setup.reports, args.reports_token_file.clone(), args.reports_ca_file.clone())?;
     let urgent = Arc::clone(&gateway.urgent);
-    tasks.forever("load reports", reports::run(Arc::clone(&gateway), receivers, urgent, ended.clone()));
+    tasks.until_told("load reports", reports::run(Arc::clone(&gateway), receivers, urgent, ended.clone()));
     let admin = Admin::bind(setup.admin_listen, Arc::new(registry), readiness.clone()).await?;
     tasks.forever("admin", admin.serve(ended.clone()));
     let debug = admin::bind(setup.debug_listen, Arc::clone(&gateway)).await?;
@@ -196,7 +196,8 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     }
     end(&args, &gateway, &data).await;
     ended.cancel();
-    let _ = timeout(Duration::from_secs(1), async { while tasks.set.join_next().await.is_some() {} }).await;
+    let rest = reports::FAREWELL + Duration::from_millis(500);
+    let _ = timeout(rest, async { while tasks.set.join_next().await.is_some() {} }).await;
     Ok(())
 }
 
@@ -217,6 +218,14 @@ impl Tasks {
         let ended = self.ended.clone();
         self.set.spawn(async move {
             let _ = ended.run_until_cancelled(task).await;
+            name
+        });
+    }
+
+    /// The same for one that has something left to do when it is told to end.
+    fn until_told(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.set.spawn(async move {
+            task.await;
             name
         });
     }

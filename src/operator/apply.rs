@@ -22,7 +22,7 @@ use super::{
     observe::{Caches, LiveChild, own_entry},
     plan::{Because, Blocked, Effect, applied_hash, in_the_way},
     realign::moved_ports,
-    validate::ValidatedFleet,
+    validate::{Scaling, ValidatedFleet},
 };
 use crate::{
     api::{conditions::reasons, names, v1alpha1::McpFleet},
@@ -193,7 +193,11 @@ impl Applier<'_> {
             written = self.patch(fleet, desired, ("uid", uid)).await;
         }
         match written {
-            Ok(()) => Ok(Outcome::Done(Note::of_apply(desired, because, before.as_ref()))),
+            Ok(()) => {
+                // Where we decide, the status explains each change of the scale.
+                let told = matches!(fleet.scaling, Scaling::Mcp(_)) && fleet.scaling.is_ours();
+                Ok(Outcome::Done(Note::of_apply(desired, because, before.as_ref(), told)))
+            }
             Err(error) => refused(desired, error),
         }
     }

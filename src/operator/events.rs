@@ -3,7 +3,13 @@
 use serde_json::Value;
 
 use super::{children::ChildKind, desired::Desired, observe::LiveChild, plan::Because, status::condition};
-use crate::api::{conditions::types, v1alpha1::McpFleetStatus};
+use crate::api::{
+    conditions::types,
+    v1alpha1::{AutoscalingStatus, McpFleetStatus, TermStatus},
+};
+
+/// Signals that one event names at most.
+const MAX_TERMS: usize = 4;
 
 /// Something worth an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +27,19 @@ impl Note {
         Self { warning: false, reason, text }
     }
 
-    /// An applied child: what changed, as far as a user would ask.
-    pub fn of_apply(desired: &Desired, because: &Because, before: Option<&LiveChild>) -> Option<Self> {
+    /// A scale that could not be written.
+    pub fn failed_rescale(from: i32, to: i32, error: &dyn std::fmt::Display) -> Self {
+        Self { warning: true, reason: "FailedRescale", text: format!("{from}→{to}: {error}") }
+    }
+
+    /// An applied child: what changed, as far as a user would ask. `told`: a change of the scale has an event of its
+    /// own already, with the reason.
+    pub fn of_apply(
+        desired: &Desired,
+        because: &Because,
+        before: Option<&LiveChild>,
+        told: bool,
+    ) -> Option<Self> {
         if let Because::Drift(field) = because {
             let text = format!(
                 "{} {}: {field} was changed by somebody else and is set back",
@@ -44,7 +61,7 @@ impl Note {
             return Some(Self::normal("RolloutStarted", text));
         }
         let (from, to) = (at(&before, "/spec/replicas"), at(&desired.object, "/spec/replicas"));
-        (from != to).then(|| Self::normal("Scaled", format!("{from} → {to} replicas")))
+        (from != to && !told).then(|| Self::normal("Scaled", format!("{from} → {to} replicas")))
     }
 
     /// A deleted child.
@@ -59,7 +76,7 @@ impl Note {
 
 /// What the step from one status to the next is worth saying.
 pub fn transitions(old: &McpFleetStatus, new: &McpFleetStatus) -> Vec<Note> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<Note> = rescale(old, new).into_iter().chain(actuator(old, new)).collect();
     for type_ in
         [types::ACCEPTED, types::READY, types::PROGRESSING, types::ABLE_TO_SCALE, types::SCALING_ACTIVE]
     {
@@ -77,6 +94,54 @@ pub fn transitions(old: &McpFleetStatus, new: &McpFleetStatus) -> Vec<Note> {
     notes
 }
 
+/// One line for a change of the scale: `4→7: concurrency 93/14=6.7, cpu 2.1, limitedBy=ScaleUpLimit`.
+fn rescale(old: &McpFleetStatus, new: &McpFleetStatus) -> Option<Note> {
+    let scaling = new.autoscaling.as_ref()?;
+    let (from, to) = (old.autoscaling.as_ref()?.current_replicas?, scaling.current_replicas?);
+    if from == to || scaling.effective_actuator == "Off" {
+        return None;
+    }
+    let mut parts: Vec<String> = scaling.terms.iter().filter(|t| asks(t)).take(MAX_TERMS).map(term).collect();
+    if parts.is_empty() {
+        parts.extend(scaling.reason.clone());
+    }
+    // What cut the step, where it did not reach what was asked for. The rest that follows each step cuts the next.
+    let limit =
+        condition(new, types::SCALING_LIMITED).filter(|c| c.status == "True").map(|c| c.reason.clone());
+    if let Some(limit) = limit.filter(|_| scaling.desired_replicas != Some(to)) {
+        parts.push(format!("limitedBy={limit}"));
+    }
+    Some(Note::normal("SuccessfulRescale", format!("{from}→{to}: {}", parts.join(", "))))
+}
+
+fn asks(term: &TermStatus) -> bool {
+    term.demand.parse::<f64>().is_ok_and(|demand| demand > 0.0)
+}
+
+/// Of shares the demand alone: their total is a mean, which does not divide to it.
+fn term(term: &TermStatus) -> String {
+    let TermStatus { signal, total, target, demand, .. } = term;
+    if signal == "cpu" || signal == "memory" {
+        return format!("{signal} {demand}");
+    }
+    format!("{signal} {total}/{target}={demand}")
+}
+
+fn actuator(old: &McpFleetStatus, new: &McpFleetStatus) -> Option<Note> {
+    let of =
+        |s: &McpFleetStatus| s.autoscaling.as_ref().map(|a: &AutoscalingStatus| a.effective_actuator.clone());
+    let (from, to) = (of(old)?, of(new)?);
+    if from == to {
+        return None;
+    }
+    let why = [types::SCALING_ACTIVE, types::METRICS_API_AVAILABLE].into_iter().find_map(|type_| {
+        let was = condition(old, type_).map(|c| (c.status.clone(), c.reason.clone()));
+        condition(new, type_).filter(|c| was != Some((c.status.clone(), c.reason.clone())))
+    });
+    let why = why.map_or_else(|| "the specification asks for it".to_owned(), |c| c.message.clone());
+    Some(Note::normal("ActuatorChanged", format!("{from} → {to}: {why}")))
+}
+
 fn worth_saying(type_: &str, status: &str, reason: &str) -> Option<&'static str> {
     use crate::api::conditions::reasons as r;
     // Ordinary steps of a fleet that comes up or rolls are seen in its conditions.
@@ -88,7 +153,7 @@ fn worth_saying(type_: &str, status: &str, reason: &str) -> Option<&'static str>
         r::ACTUATOR_OFF,
         r::NO_ENDPOINTS,
     ];
-    const LOUD: [&str; 17] = [
+    const LOUD: [&str; 20] = [
         r::INVALID_SPEC,
         r::CHILD_CONFLICT,
         r::CHILD_REJECTED,
@@ -106,8 +171,12 @@ fn worth_saying(type_: &str, status: &str, reason: &str) -> Option<&'static str>
         r::QUOTA_EXCEEDED,
         r::SERVICE_ACCOUNT_MISSING,
         r::PODS_REJECTED,
+        r::METRICS_UNAVAILABLE,
+        r::GATEWAY_MISSING,
+        r::ACTIVATION_FAILED,
     ];
     match (type_, status) {
+        (_, "False") if reason == r::FALLBACK => Some("FallbackActive"),
         (_, _) if QUIET.contains(&reason) => None,
         (types::READY, "True") => Some("Ready"),
         (_, "False") => LOUD.into_iter().find(|known| *known == reason),
@@ -116,39 +185,4 @@ fn worth_saying(type_: &str, status: &str, reason: &str) -> Option<&'static str>
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-
-    use super::*;
-
-    fn status(conditions: &[(&str, &str, &str)]) -> McpFleetStatus {
-        let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
-            type_: (*type_).into(),
-            status: (*status).into(),
-            reason: (*reason).into(),
-            message: format!("{type_} {reason}"),
-            observed_generation: None,
-            last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        };
-        McpFleetStatus { conditions: conditions.iter().map(condition).collect(), ..McpFleetStatus::default() }
-    }
-
-    #[test]
-    fn only_what_a_user_would_ask_about() {
-        let reasons = |old: &[(&str, &str, &str)], new: &[(&str, &str, &str)]| -> Vec<(&'static str, bool)> {
-            transitions(&status(old), &status(new)).into_iter().map(|n| (n.reason, n.warning)).collect()
-        };
-        let pending = [("Ready", "False", "Pending")];
-        let ready = [("Ready", "True", "Ready")];
-        let broken = [("Ready", "False", "ImagePullFailed")];
-        assert!(reasons(&[], &pending).is_empty());
-        assert_eq!(reasons(&pending, &ready), [("Ready", false)]);
-        assert!(reasons(&ready, &ready).is_empty());
-        assert_eq!(reasons(&ready, &broken), [("ImagePullFailed", true)]);
-        assert_eq!(
-            reasons(&ready, &[("ScalingActive", "False", "ForeignAutoscaler")]),
-            [("ForeignAutoscaler", true)]
-        );
-    }
-}
+mod tests;

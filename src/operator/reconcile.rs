@@ -28,7 +28,7 @@ use super::{
     recorder::Recorder,
     scaler::{self, Scaler, effective::effective},
     state::{States, WatchedFleet, replicas_holder},
-    status::{self, Change},
+    status::{self, Change, ScalingFacts},
     validate::{Invalid, ValidatedFleet, validate},
 };
 use crate::{
@@ -131,7 +131,7 @@ pub async fn reconcile(fleet: Arc<WatchedFleet>, ctx: Arc<Context>) -> Result<Ac
     }
     let started = Instant::now();
     ctx.metrics.active.inc();
-    let result = tokio::time::timeout(ctx.timeout, ctx.pass(&fleet, &key)).await;
+    let result = tokio::time::timeout(ctx.timeout, Box::pin(ctx.pass(&fleet, &key))).await;
     ctx.metrics.active.dec();
     let result = result.unwrap_or(Err(ReconcileError::Timeout(ctx.timeout)));
     let outcome = match &result {
@@ -246,8 +246,10 @@ impl Context {
     ) -> Result<(), ReconcileError> {
         let observed = observe(&self.caches, key, &fleet.uid);
         let holder = fleet.scaling.is_ours().then(|| replicas_holder(raw)).flatten();
+        let scaled = self.scaler.of(key);
+        let scaling = ScalingFacts { scaled: scaled.as_ref(), api: self.scaler.api_state(), holder };
         let mut new =
-            status::build(fleet, &observed, &report.blocked, &holder, &report.known, Timestamp::now());
+            status::build(fleet, &observed, &report.blocked, &scaling, &report.known, Timestamp::now());
         new.protocol = self.learned.of(key).or(new.protocol);
         self.write_status(&raw.metadata, key, report, new).await
     }

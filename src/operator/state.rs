@@ -26,7 +26,9 @@ fn rest(change: Change) -> Option<(Duration, Duration)> {
     match change {
         Change::None | Change::Urgent => None,
         // Longer than the moments between two conditions of an autoscaler, or a pod and its endpoint.
-        Change::Condition => seconds(1, 15),
+        Change::Condition | Change::Decision => seconds(1, 15),
+        // It never rests, and a person who looks at it wants no finer picture.
+        Change::Load => seconds(15, 15),
         // Pods come and go at this pace, and the old pods of most servers are gone by then.
         Change::Wording => seconds(5, 30),
         // The whole of most rollouts, also where hundreds of fleets get a new image at once. One that pauses, as
@@ -34,6 +36,9 @@ fn rest(change: Change) -> Option<(Duration, Duration)> {
         Change::Rolling => seconds(15, 120),
     }
 }
+
+/// A decision may change each second for long; so far apart are the writes that it makes.
+const DECISIONS_APART: Duration = Duration::from_secs(15);
 
 /// Own writes by fleet. As many entries as there are fleets.
 #[derive(Default)]
@@ -56,6 +61,7 @@ struct State {
     generation: i64,
     resource_version: u64,
     status: McpFleetStatus,
+    written_at: Instant,
 }
 
 impl States {
@@ -66,6 +72,7 @@ impl States {
             generation: fleet.metadata.generation.unwrap_or_default(),
             resource_version: version(&fleet.metadata),
             status: fleet.status.clone().unwrap_or_default(),
+            written_at: Instant::now(),
         };
         self.by_fleet.lock().insert(key.clone(), state);
     }
@@ -118,7 +125,11 @@ impl States {
             deferred.first_at = now;
         }
         let longest = self::rest(deferred.change).map_or(rest, |(_, longest)| longest);
-        let due = (deferred.changed_at + rest).min(deferred.first_at + longest);
+        let mut due = (deferred.changed_at + rest).min(deferred.first_at + longest);
+        if deferred.change == Change::Decision {
+            let written = self.by_fleet.lock().get(key).map(|s| s.written_at + DECISIONS_APART);
+            due = written.map_or(due, |apart| due.max(apart));
+        }
         let wait = due.checked_duration_since(now).filter(|wait| !wait.is_zero());
         if wait.is_none() {
             all.remove(key);
@@ -247,5 +258,27 @@ mod tests {
             assert!(wait(Change::Wording, seconds as i32, seconds).is_some(), "{seconds}");
         }
         assert_eq!(wait(Change::Wording, 290, 290), None, "never longer than 30 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn decisions_that_follow_each_other_are_written_at_most_every_15_seconds() {
+        let (states, key) = (States::default(), FleetKey::new("tools", "weather"));
+        let with = |updated_replicas| McpFleetStatus { updated_replicas, ..McpFleetStatus::default() };
+        let fleet = fleet("server: {image: a}");
+        let (start, mut written) = (Instant::now(), Vec::new());
+        for second in 0..100_u64 {
+            // A decision that goes to and fro each three seconds.
+            let due = states.defer(&key, Change::Decision, &with((second / 3) as i32), Instant::now());
+            if due.is_none() {
+                states.wrote(&key, &fleet);
+                written.push(start.elapsed().as_secs());
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(written.first(), Some(&1), "the first is told at once");
+        assert!(written.windows(2).all(|w| w[1] - w[0] >= 15) && written.len() >= 5, "{written:?}");
+        let wait = |change| states.defer(&key, change, &with(1), Instant::now()).map(|wait| wait.as_secs());
+        assert_eq!(wait(Change::Urgent), None);
+        assert_eq!(wait(Change::Load), Some(15), "load never rests");
     }
 }

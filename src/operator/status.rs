@@ -3,8 +3,10 @@
 //! Conditions follow the API conventions: all of them from the first visit on, `observedGeneration` on
 //! each, the transition time only where the status of a condition changes, messages of at most 1 KiB.
 
+mod autoscaling;
 mod conditions;
 mod rollout;
+mod scaling;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -14,20 +16,21 @@ use super::{
     desired::selector_text,
     observe::Observed,
     plan::Blocked,
-    validate::{Invalid, ValidatedFleet},
+    validate::{Invalid, Scaling, ValidatedFleet},
 };
 use crate::api::{
     conditions::{reasons, types},
     v1alpha1::McpFleetStatus,
 };
 
+use autoscaling::News;
+
+pub use autoscaling::persisted;
 pub use rollout::Rollout;
+pub use scaling::ScalingFacts;
 
 /// Longest message of a condition, in bytes.
 const MAX_MESSAGE: usize = 1024;
-
-/// Who holds `spec.replicas` although the autoscaler should, if anybody.
-pub type ReplicasHolder = Option<String>;
 
 /// A condition before it is merged with what was there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,21 +50,24 @@ pub fn build(
     fleet: &ValidatedFleet,
     observed: &Observed,
     blocked: &[Blocked],
-    holder: &ReplicasHolder,
+    scaling: &ScalingFacts<'_>,
     old: &McpFleetStatus,
     now: Timestamp,
 ) -> McpFleetStatus {
     let deployment = observed.child(ChildKind::Deployment, fleet.name.as_str());
     let rollout = Rollout::of(deployment);
-    let verdicts = [
+    let autoscaling = match &fleet.scaling {
+        Scaling::Mcp(_) => autoscaling::status(scaling.scaled, old.autoscaling.as_ref()),
+        Scaling::Fixed | Scaling::Native(_) | Scaling::Off(_) => None,
+    };
+    let scaling = scaling::View { fleet, observed, facts: scaling, autoscaling: autoscaling.as_ref() };
+    let mut verdicts = vec![
         (types::ACCEPTED, conditions::accepted(blocked)),
         (types::AVAILABLE, conditions::available(&rollout, observed)),
         (types::PROGRESSING, conditions::progressing(&rollout, observed)),
-        (types::SCALING_ACTIVE, conditions::scaling_active(fleet, observed)),
-        (types::ABLE_TO_SCALE, conditions::able_to_scale(fleet, observed, holder)),
-        (types::SCALING_LIMITED, conditions::scaling_limited(fleet, observed)),
-        (types::READY, conditions::ready(&rollout, observed, blocked)),
     ];
+    verdicts.extend(scaling.verdicts());
+    verdicts.push((types::READY, conditions::ready(&rollout, observed, blocked)));
     McpFleetStatus {
         observed_generation: Some(fleet.generation),
         replicas: rollout.counted,
@@ -71,7 +77,7 @@ pub fn build(
         selector: Some(selector_text(fleet)),
         url: Some(fleet.url()),
         protocol: old.protocol.clone(),
-        autoscaling: old.autoscaling.clone(),
+        autoscaling,
         conditions: merge(verdicts, fleet.generation, old, now),
     }
 }
@@ -133,15 +139,21 @@ pub fn truncate(text: &str, max_bytes: usize) -> String {
 pub enum Change {
     /// Nothing changed.
     None,
+    /// How much is asked for, while the decision stays: it moves all the time.
+    Load,
     /// Numbers and words of a rollout under way. They follow each other by the second, and may wait for its end.
     Rolling,
     /// Numbers and words otherwise. Also `Ready` again after a rollout that took no service away, while its last
     /// old pods still end: their end is part of the same news.
     Wording,
+    /// What the autoscaler recommends, or what holds it back. It may change each second, and is told at once only
+    /// where the last news is some time ago.
+    Decision,
     /// The replicas, the state of a condition other than `Ready`, or a trouble that one names. An autoscaler
     /// looks at the replicas every 15 s.
     Condition,
-    /// `Ready`, or the specification that it speaks of: a person waits for it.
+    /// `Ready`, or the specification that it speaks of: a person waits for it. Also a change of the scale where we
+    /// decide: the rest after it must not be forgotten with this process.
     Urgent,
 }
 
@@ -160,23 +172,39 @@ pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
     let is_true = |s: &McpFleetStatus, type_: &str| state(s, type_).as_deref() == Some("True");
     let ends = |s: &McpFleetStatus| s.draining_replicas.is_some_and(|n| n > 0);
     let trouble = |c: &Condition| Some(c.reason.clone()).filter(|r| !ORDINARY.contains(&r.as_str()));
+    let news = autoscaling::news(old.autoscaling.as_ref(), new.autoscaling.as_ref());
+    // Where we decide, these say the same as the decision.
+    let decided = [types::ABLE_TO_SCALE, types::SCALING_LIMITED];
+    let is_decided = |c: &Condition| new.autoscaling.is_some() && decided.contains(&c.type_.as_str());
+    // The metrics API may be out of reach for a moment, as while we start.
+    let apart = [types::READY, types::METRICS_API_AVAILABLE];
     let others = |s: &McpFleetStatus| -> Vec<_> {
-        let others = s.conditions.iter().filter(|c| c.type_ != types::READY);
+        let others = s.conditions.iter().filter(|c| !apart.contains(&c.type_.as_str()) && !is_decided(c));
         others.map(|c| (c.type_.clone(), c.status.clone(), trouble(c))).collect()
+    };
+    let words = |s: &McpFleetStatus, type_: &str| {
+        condition(s, type_).filter(|c| is_decided(c)).map(|c| (c.status.clone(), c.reason.clone()))
     };
     let ready_trouble = |s: &McpFleetStatus| condition(s, types::READY).and_then(trouble);
     if old == new {
         Change::None
-    } else if (old.observed_generation, &old.selector) != (new.observed_generation, &new.selector) {
+    } else if (old.observed_generation, &old.selector) != (new.observed_generation, &new.selector)
+        || news == News::Replicas
+    {
         Change::Urgent
     } else if state(old, types::READY) != state(new, types::READY) {
         let served = is_true(old, types::AVAILABLE) && is_true(new, types::AVAILABLE);
         if is_true(new, types::READY) && served && ends(new) { Change::Wording } else { Change::Urgent }
     } else if old.replicas != new.replicas
+        || news == News::Actuator
         || others(old) != others(new)
         || ready_trouble(old) != ready_trouble(new)
     {
         Change::Condition
+    } else if news == News::Decision || decided.iter().any(|type_| words(old, type_) != words(new, type_)) {
+        Change::Decision
+    } else if news == News::Load && only_load(old, new) {
+        Change::Load
     } else if ends(new)
         || condition(new, types::PROGRESSING).is_some_and(|c| c.reason != reasons::ROLLOUT_COMPLETE)
     {
@@ -184,6 +212,11 @@ pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
     } else {
         Change::Wording
     }
+}
+
+/// Nothing but `status.autoscaling` changed.
+fn only_load(old: &McpFleetStatus, new: &McpFleetStatus) -> bool {
+    McpFleetStatus { autoscaling: old.autoscaling.clone(), ..new.clone() } == *old
 }
 
 /// What differs between two statuses, for the log.
@@ -204,10 +237,11 @@ pub fn news(old: &McpFleetStatus, new: &McpFleetStatus) -> String {
     news.join("; ")
 }
 
-/// The same without times, which differ from pass to pass until they are written.
+/// The same without times and loads, which differ from pass to pass until they are written.
 pub fn timeless(status: &McpFleetStatus) -> McpFleetStatus {
     let mut status = status.clone();
     status.conditions.iter_mut().for_each(|c| c.last_transition_time = Time(Timestamp::UNIX_EPOCH));
+    status.autoscaling = status.autoscaling.as_ref().map(autoscaling::at_rest);
     status
 }
 

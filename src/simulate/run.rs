@@ -7,7 +7,13 @@ use super::{
     scenario::Scenario,
     world::{BEGIN, FLEET, GATEWAYS, Limits, Micros, Phase, SECOND, World},
 };
-use crate::autoscale::{ledger::Ledger, load::Load, policy::{Policy, Zero}, report::Report, time::Now};
+use crate::autoscale::{
+    ledger::Ledger,
+    load::Load,
+    policy::{Policy, Zero},
+    report::Report,
+    time::Now,
+};
 
 /// A report is lost with this probability.
 const LOSS: f64 = 0.01;

@@ -271,11 +271,23 @@ impl Arrivals {
                 base + (peak - base) * share
             }
             Shape::Step { base, factor, from, to } => {
-                if (*from..*to).contains(&now) { base * factor } else { *base }
+                if (*from..*to).contains(&now) {
+                    base * factor
+                } else {
+                    *base
+                }
             }
-            Shape::Ramp { low, high, from, to } => low + (high - low) * ((now - from) / (to - from)).clamp(0.0, 1.0),
+            Shape::Ramp { low, high, from, to } => {
+                low + (high - low) * ((now - from) / (to - from)).clamp(0.0, 1.0)
+            }
             Shape::Agents { mean } => *mean,
-            Shape::OnOff { rate, on, off } => if now % (on + off) < *on { *rate } else { 0.0 },
+            Shape::OnOff { rate, on, off } => {
+                if now % (on + off) < *on {
+                    *rate
+                } else {
+                    0.0
+                }
+            }
             Shape::Trace(trace) => trace.at(now).rate,
         }
     }

@@ -9,7 +9,10 @@ const IO: Service = Service { io_ms: 400.0, cpu_ms: 8.0 };
 pub fn all() -> Vec<Scenario> {
     let steady = |rate| Shape::Ramp { low: rate, high: rate, from: 0.0, to: 1.0 };
     vec![
-        Scenario { seconds: 5400, ..calm("diurnal", "a day of a public site, in 90 minutes", Shape::Diurnal { mean: 110.0 }) },
+        Scenario {
+            seconds: 5400,
+            ..calm("diurnal", "a day of a public site, in 90 minutes", Shape::Diurnal { mean: 110.0 })
+        },
         calm(
             "bursts",
             "40 or 240 calls per second, minutes each (Markov-modulated Poisson)",
@@ -20,7 +23,11 @@ pub fn all() -> Vec<Scenario> {
             "ten times the load within a minute",
             Shape::Flash { base: 35.0, peak: 350.0, at: 600.0, hold: 600.0 },
         ),
-        calm("step", "four times the load at once", Shape::Step { base: 60.0, factor: 4.0, from: 600.0, to: 2400.0 }),
+        calm(
+            "step",
+            "four times the load at once",
+            Shape::Step { base: 60.0, factor: 4.0, from: 600.0, to: 2400.0 },
+        ),
         calm("agents", "agents that call by dozens (hyper-exponential gaps)", Shape::Agents { mean: 80.0 }),
         Scenario {
             service: Service { io_ms: 370.0, cpu_ms: 30.0 },
@@ -70,7 +77,10 @@ pub fn all() -> Vec<Scenario> {
             "gateway-loss",
             "one of two gateways dies and comes back a minute later, twice",
             Shape::Step { base: 120.0, factor: 1.6, from: 1200.0, to: 2100.0 },
-            &[Disturbance::GatewayLoss { from: 900, to: 960 }, Disturbance::GatewayLoss { from: 1500, to: 1560 }],
+            &[
+                Disturbance::GatewayLoss { from: 900, to: 960 },
+                Disturbance::GatewayLoss { from: 1500, to: 1560 },
+            ],
         ),
         with(
             "restarts",
@@ -122,9 +132,5 @@ fn with(name: &str, about: &str, load: Shape, disturbances: &[Disturbance]) -> S
 
 /// A recorded load in an otherwise calm world.
 pub fn recorded(trace: super::trace::Trace) -> Scenario {
-    Scenario {
-        seconds: trace.seconds(),
-        max: 100,
-        ..calm("trace", "a recorded load", Shape::Trace(trace))
-    }
+    Scenario { seconds: trace.seconds(), max: 100, ..calm("trace", "a recorded load", Shape::Trace(trace)) }
 }

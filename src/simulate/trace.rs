@@ -120,7 +120,9 @@ mod tests {
 
     #[test]
     fn a_line_counts_until_the_next_one() {
-        let trace = Trace::parse("seconds,requests_per_second\n# morning\n0,10\n60,20,250,8,0.1\n\n120,0,,9\n").unwrap();
+        let trace =
+            Trace::parse("seconds,requests_per_second\n# morning\n0,10\n60,20,250,8,0.1\n\n120,0,,9\n")
+                .unwrap();
         assert_eq!(trace.at(-1.0).rate, 10.0);
         assert_eq!(trace.at(59.9).rate, 10.0);
         let row = trace.at(60.0);
@@ -134,13 +136,19 @@ mod tests {
         for (text, expected) in [
             ("0,1\n60,x", "line 2: requests_per_second is not a number: \"x\""),
             ("0,1\n\n0,2", "line 3: seconds must rise: 0 after 0"),
-            ("a,b\n0", "line 2: 1 columns; expected seconds,requests_per_second,service_ms,cpu_ms,error_rate"),
+            (
+                "a,b\n0",
+                "line 2: 1 columns; expected seconds,requests_per_second,service_ms,cpu_ms,error_rate",
+            ),
             ("0,-1", "line 1: requests_per_second must be a number from 0 on: -1"),
             ("0,NaN", "line 1: requests_per_second must be a number from 0 on: NaN"),
             ("0,1,,,1.5", "line 1: error_rate must be at most 1: 1.5"),
             (",1", "line 1: seconds is missing"),
             ("a,b\nc,d", "line 2: seconds is not a number: \"c\""),
-            ("", "the trace has no line: expected seconds,requests_per_second[,service_ms,cpu_ms,error_rate]"),
+            (
+                "",
+                "the trace has no line: expected seconds,requests_per_second[,service_ms,cpu_ms,error_rate]",
+            ),
         ] {
             assert_eq!(Trace::parse(text).unwrap_err().to_string(), expected, "{text}");
         }

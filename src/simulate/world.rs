@@ -28,7 +28,10 @@ use super::{
     random::{LogNormal, Random},
     scenario::{Arrivals, Scenario},
 };
-use crate::autoscale::{load::Load, report::{FleetReport, PodReport, Report, VERSION}};
+use crate::autoscale::{
+    load::Load,
+    report::{FleetReport, PodReport, Report, VERSION},
+};
 
 /// A moment or duration in microseconds of the virtual clock.
 pub(crate) type Micros = i64;

@@ -100,6 +100,12 @@ pub(super) fn demands(
     all
 }
 
+/// Whether a signal of the pods is asked for, and anybody measures it.
+pub(super) fn pods_measured(policy: &Policy, seen: &Seen) -> bool {
+    let signals = &policy.signals;
+    (signals.cpu.is_some() && seen.cpu.measured) || (signals.memory.is_some() && seen.memory.measured)
+}
+
 /// Whether a signal of the pods is asked for and cannot be told.
 pub(super) fn pods_invalid(policy: &Policy, seen: &Seen) -> bool {
     let signals = &policy.signals;

@@ -50,16 +50,14 @@ impl Guards {
 }
 
 /// The guards that hold for every way to combine signals: what is not known is not taken away.
-pub(super) fn of_knowledge(view: &View<'_>, state: &mut State, guards: &mut Guards) {
+pub(super) fn of_knowledge(view: &View<'_>, state: &State, guards: &mut Guards) {
     let (policy, seen) = (view.policy, view.seen);
     let wants_load = demand::wants_load(policy);
     let load_missing = wants_load && seen.load.as_ref().is_none_or(|l| l.silent > 0);
     // Where no sample of a pod was ever seen there is no metrics server; the gateways' signals have to do. Samples that
     // are lost are another matter: a fleet that is busy with computing would look idle.
-    let pods_invalid = demand::pods_invalid(policy, seen);
-    let wants_pods = policy.signals.cpu.is_some() || policy.signals.memory.is_some();
-    state.pod_samples_seen |= wants_pods && !pods_invalid;
-    if load_missing || seen.dropped || (pods_invalid && state.pod_samples_seen) {
+    let pods_lost = demand::pods_invalid(policy, seen) && state.pod_samples_seen;
+    if load_missing || seen.dropped || pods_lost {
         guards.forbid(Guard::Missing, LimitedBy::MissingMetrics);
     } else if demand::pods_missing(policy, seen) {
         guards.stand(Guard::Missing);

@@ -34,6 +34,7 @@ pub(super) struct Measured {
 
 /// Measures all signals.
 pub(super) fn measure(view: &View<'_>, state: &mut State) -> Measured {
+    state.pod_samples_seen |= demand::pods_measured(view.policy, view.seen);
     let mut guards = Guards::default();
     guards::of_readiness(view, &mut guards);
     let mut measured = match view.policy.combine {

@@ -91,6 +91,8 @@ pub(super) struct Samples {
     pub(super) unready: i32,
     /// Sum over the good ones.
     pub(super) sum: f64,
+    /// Some pod has a number, believable or not: somebody measures.
+    pub(super) measured: bool,
 }
 
 impl Samples {
@@ -153,6 +155,7 @@ impl Seen {
                     .and_then(|l| l.stable.pods.get(&pod.uid))
                     .is_some_and(|w| is_black_hole(&w.completions));
             for (samples, value) in [(&mut seen.cpu, pod.cpu), (&mut seen.memory, pod.memory)] {
+                samples.measured |= value.is_some();
                 let value = value.and_then(|v| sieve.up_to(v, BELIEVABLE_SHARE));
                 match value {
                     _ if !pod.ready => samples.unready += 1,

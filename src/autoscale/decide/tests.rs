@@ -2,5 +2,9 @@
 
 mod basics;
 mod classic;
+mod closed_loop;
 mod failures;
+mod properties;
+mod restarts;
+mod strategies;
 mod support;

@@ -23,58 +23,106 @@ pub(super) struct Report {
     sequence: u64,
     /// When it was taken, RFC 3339.
     time: String,
+    /// The last one of this process.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    last: bool,
     fleets: Vec<FleetLoad>,
 }
 
-#[derive(Debug, Serialize)]
+impl Report {
+    /// A report of the process that started at `epoch`, in ms since the Unix epoch.
+    pub(super) fn new(
+        gateway: &str,
+        (epoch, sequence): (u64, u64),
+        time: String,
+        last: bool,
+        fleets: Vec<FleetLoad>,
+    ) -> Self {
+        Self { version: VERSION, gateway: gateway.to_owned(), epoch, sequence, time, last, fleets }
+    }
+
+    /// Calls wait at a fleet without a pod.
+    pub(super) fn waits(&self) -> bool {
+        self.fleets.iter().any(|fleet| fleet.ready == 0 && fleet.queue > 0)
+    }
+}
+
+/// One fleet.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct FleetLoad {
+pub(super) struct FleetLoad {
     namespace: String,
     name: String,
     uid: String,
+    /// When its counters were zero, in ms since the Unix epoch.
+    since: u64,
     /// Endpoints to which new work may go.
     ready: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     arrivals: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     admitted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     shed: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     retries: u64,
     /// Requests that wait, and ∫ of it.
+    #[serde(skip_serializing_if = "is_zero")]
     queue: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     queue_seconds: f64,
     #[serde(flatten)]
     work: Work,
     pods: Vec<PodLoad>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PodLoad {
     uid: String,
+    #[serde(skip_serializing_if = "is_zero")]
     sessions: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     tasks: usize,
     #[serde(flatten)]
     work: Work,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Work {
+    #[serde(skip_serializing_if = "is_zero")]
     in_flight: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     in_flight_seconds: f64,
+    #[serde(skip_serializing_if = "is_zero")]
     streams: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     stream_seconds: f64,
+    #[serde(skip_serializing_if = "is_zero")]
     completions: Completions,
     /// Item i: calls that took less than 2^i µs and not less than 2^(i−1) µs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     latency_log2_micros: Vec<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 struct Completions {
+    #[serde(skip_serializing_if = "is_zero")]
     ok: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     overload: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     upstream: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     client: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     tool: u64,
+}
+
+/// What is missing is zero; most of most reports is.
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl From<&Reading> for Work {
@@ -99,20 +147,8 @@ impl From<&Reading> for Work {
     }
 }
 
-/// Takes a report. One caller at a time: reading folds the integrals.
-pub(super) fn take(gateway: &Gateway, epoch: u64, sequence: u64) -> Report {
-    let fleets = &gateway.snapshot.load().fleets;
-    Report {
-        version: VERSION,
-        gateway: gateway.options.name.clone(),
-        epoch,
-        sequence,
-        time: format!("{:.3}", jiff::Timestamp::now()),
-        fleets: fleets.iter().map(|f| fleet(gateway, f)).collect(),
-    }
-}
-
-fn fleet(gateway: &Gateway, fleet: &Fleet) -> FleetLoad {
+/// Reads one fleet, whose counters were zero at `since`. One caller at a time: reading folds the integrals.
+pub(super) fn fleet(gateway: &Gateway, fleet: &Fleet, since: u64) -> FleetLoad {
     let now = gateway.clock.now();
     let reading = fleet.totals.read(now);
     let view = fleet.view_full();
@@ -120,6 +156,7 @@ fn fleet(gateway: &Gateway, fleet: &Fleet) -> FleetLoad {
         namespace: fleet.key.namespace.clone(),
         name: fleet.key.name.clone(),
         uid: fleet.uid.to_string(),
+        since,
         ready: view.endpoints.iter().filter(|e| e.phase() == Phase::Ready).count(),
         arrivals: reading.arrivals,
         admitted: reading.admitted,

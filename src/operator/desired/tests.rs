@@ -196,3 +196,62 @@ fn the_gateway_gets_through_the_network_policy() {
     assert_eq!(from(validated(listed)), json!([{"podSelector": {}}]));
     assert_eq!(from(served("server: {image: a}")), Value::Null, "everybody may, the gateway among them");
 }
+
+fn hpa_of(spec: &str, effective: EffectiveActuator) -> Option<Value> {
+    let facts = Facts { effective, ..Facts::default() };
+    let all = build(&served(spec), &facts, &rendering());
+    all.into_iter().find(|d| d.kind == ChildKind::HorizontalPodAutoscaler).map(|d| d.object["spec"].clone())
+}
+
+/// autoscaling.md section 1.2, field by field.
+#[test]
+fn the_hpa_of_a_decision_asks_for_exactly_what_is_recommended() {
+    let this = json!({"apiVersion": "mcpfleet.io/v1alpha1", "kind": "McpFleet", "name": "weather"});
+    let pods = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
+    let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    let expected = json!({
+        "scaleTargetRef": this,
+        "minReplicas": 2,
+        "maxReplicas": 10,
+        "metrics": [{"type": "Object", "object": {
+            "describedObject": this,
+            "metric": {"name": "mcp_desired_replicas"},
+            "target": {"type": "AverageValue", "averageValue": "1"},
+        }}],
+        "behavior": {
+            "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [pods, percent], "tolerance": "0"},
+            "scaleDown": {"stabilizationWindowSeconds": 300, "selectPolicy": "Max", "policies": [percent], "tolerance": "0"},
+        },
+    });
+    assert_eq!(hpa_of("{server: {image: a}, autoscaling: {}}", EffectiveActuator::Hpa), Some(expected));
+}
+
+#[test]
+fn an_hpa_of_a_decision_never_has_less_than_one_and_leaves_the_wait_of_classic_to_the_cooldown() {
+    let of = |autoscaling: &str| {
+        let spec = format!("{{server: {{image: a}}, autoscaling: {autoscaling}}}");
+        hpa_of(&spec, EffectiveActuator::Hpa).expect("an HPA")
+    };
+    assert_eq!(of("{minReplicas: 0}")["minReplicas"], 1);
+    let behavior = &of("{preset: Classic}")["behavior"];
+    for direction in ["scaleUp", "scaleDown"] {
+        let at_once = json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "tolerance": "0",
+            "policies": [{"type": "Pods", "value": 1000, "periodSeconds": 1}]});
+        assert_eq!(behavior[direction], at_once);
+    }
+}
+
+#[test]
+fn no_hpa_where_we_or_others_write_the_scale() {
+    let spec = "{server: {image: a}, autoscaling: {}}";
+    assert_eq!(hpa_of(spec, EffectiveActuator::Direct), None);
+    assert_eq!(hpa_of(spec, EffectiveActuator::Off), None);
+    // On CPU alone nobody has to be asked, whatever the scaler has to say.
+    let native = "{server: {image: a}, autoscaling: {metrics: {cpu: {}}}}";
+    let of = |effective| hpa_of(native, effective).map(|hpa| hpa["metrics"][0]["type"].clone());
+    assert_eq!(of(EffectiveActuator::Off), Some(json!("ContainerResource")));
+    assert_eq!(of(EffectiveActuator::Native), of(EffectiveActuator::Off));
+    let facts = Facts { foreign_autoscaler: true, effective: EffectiveActuator::Hpa, ..Facts::default() };
+    let all = build(&served(spec), &facts, &rendering());
+    assert!(all.iter().all(|d| d.kind != ChildKind::HorizontalPodAutoscaler));
+}

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use kube::{Resource, ResourceExt};
 
 use super::{
-    memory,
     news::{News, Told, is_premature},
     pause,
 };
@@ -21,6 +20,7 @@ use crate::{
         gateway::Install,
         scaling::{EffectiveActuator, Scaled},
         state::WatchedFleet,
+        status,
         validate::{Scaling, validate},
     },
 };
@@ -215,7 +215,7 @@ fn scaling(object: &WatchedFleet, gateway: Option<&Install>) -> Option<Scaling> 
 
 fn persisted(object: &WatchedFleet) -> Option<Persisted> {
     let fleet = object.0.as_ref().ok()?;
-    fleet.status.as_ref()?.autoscaling.as_ref().map(memory::persisted)
+    fleet.status.as_ref()?.autoscaling.as_ref().map(status::persisted)
 }
 
 /// What the leader wrote of changes that this process has not seen itself.

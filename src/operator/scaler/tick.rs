@@ -107,7 +107,7 @@ impl Loop {
                 }
                 () = waiting => {
                     urgent_after = Instant::now() + URGENT_PERIOD;
-                    self.ctx.scaler.at_zero().iter().filter_map(|key| self.get(key)).collect()
+                    self.ctx.scaler.waiting().iter().filter_map(|key| self.get(key)).collect()
                 }
                 Some(ended) = writes.join_next() => match ended {
                     Ok(ended) => self.ended(ended).await.into_iter().collect(),
@@ -195,8 +195,7 @@ impl Loop {
                 let retry_in = scaler.failed(&key);
                 tracing::warn!(fleet = %key, to = write.to, error = %Chain(&error), ?retry_in, "the scale was not written");
                 let fleet = self.get(&key)?;
-                let text = format!("{}→{}: {}", write.from, write.to, Chain(&error));
-                let note = Note { warning: true, reason: "FailedRescale", text };
+                let note = Note::failed_rescale(write.from, write.to, &Chain(&error));
                 self.ctx.recorder.publish(&fleet.object_ref(&()), vec![note]).await;
                 None
             }

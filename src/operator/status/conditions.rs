@@ -1,19 +1,11 @@
-//! One function for each condition. All pure.
+//! One function for each condition but those about scaling. All pure.
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use super::{ReplicasHolder, Rollout, Verdict, verdict};
+use super::{Rollout, Verdict, verdict};
 use crate::{
-    api::conditions::{reasons, types},
-    operator::{
-        children::ChildKind,
-        observe::{ForeignAutoscaler, Observed},
-        plan::Blocked,
-        pods::Problem,
-        validate::{Scaling, ValidatedFleet},
-    },
+    api::conditions::reasons,
+    operator::{observe::Observed, plan::Blocked, pods::Problem},
 };
 
 pub(super) fn accepted(blocked: &[Blocked]) -> Verdict {
@@ -123,82 +115,6 @@ fn creation_problem(message: &str) -> Problem {
         (reasons::PODS_REJECTED, "change what the message names")
     };
     Problem { reason, message: format!("pods cannot be created: {message}; {advice}") }
-}
-
-pub(super) fn scaling_active(fleet: &ValidatedFleet, observed: &Observed) -> Verdict {
-    match (&fleet.scaling, &observed.foreign_autoscaler) {
-        (Scaling::Native(_) | Scaling::Mcp(_), Some(foreign)) => {
-            verdict("False", reasons::FOREIGN_AUTOSCALER, foreign_message(foreign))
-        }
-        (Scaling::Native(_) | Scaling::Mcp(_), None) => mirrored(fleet, observed, types::SCALING_ACTIVE),
-        (Scaling::Fixed, _) => {
-            verdict("False", reasons::AUTOSCALING_DISABLED, "There is no spec.autoscaling")
-        }
-        (Scaling::Off(_), _) => verdict("False", reasons::ACTUATOR_OFF, "spec.autoscaling.actuator is Off"),
-    }
-}
-
-fn foreign_message(foreign: &ForeignAutoscaler) -> String {
-    let name = &foreign.name;
-    if foreign.on_deployment {
-        return format!(
-            "HorizontalPodAutoscaler {name} scales the fleet's Deployment, so spec.replicas is not followed and no \
-             autoscaler of the fleet's own runs: delete it, or let it scale the McpFleet with \
-             spec.autoscaling.actuator: Off"
-        );
-    }
-    format!(
-        "HorizontalPodAutoscaler {name} scales the fleet, so the fleet's own stepped aside: delete it, or say \
-         spec.autoscaling.actuator: Off"
-    )
-}
-
-pub(super) fn able_to_scale(fleet: &ValidatedFleet, observed: &Observed, holder: &ReplicasHolder) -> Verdict {
-    // Whoever sets spec.replicas, with or without autoscaling of ours, has to learn that it has no effect.
-    if let Some(foreign) = observed.foreign_autoscaler.as_ref().filter(|f| f.on_deployment) {
-        return verdict("False", reasons::FOREIGN_AUTOSCALER, foreign_message(foreign));
-    }
-    match (&fleet.scaling, holder) {
-        (Scaling::Native(_) | Scaling::Mcp(_), Some(holder)) => {
-            let message = format!(
-                "spec.replicas is held by {holder} although autoscaling is on: each apply of that file resets \
-                 the scale; remove replicas from it"
-            );
-            verdict("False", reasons::REPLICAS_OVERRIDDEN, message)
-        }
-        (Scaling::Native(_) | Scaling::Mcp(_), None) if observed.foreign_autoscaler.is_none() => {
-            mirrored(fleet, observed, types::ABLE_TO_SCALE)
-        }
-        _ => verdict(
-            "True",
-            "ScaleSubresource",
-            "kubectl scale mcpfleet and autoscalers may set spec.replicas",
-        ),
-    }
-}
-
-pub(super) fn scaling_limited(fleet: &ValidatedFleet, observed: &Observed) -> Verdict {
-    match (&fleet.scaling, &observed.foreign_autoscaler) {
-        (Scaling::Native(_) | Scaling::Mcp(_), None) => mirrored(fleet, observed, types::SCALING_LIMITED),
-        _ => verdict("False", "NotScaled", "The fleet's own autoscaler is not at work"),
-    }
-}
-
-/// The HPA's own condition of that type.
-fn mirrored(fleet: &ValidatedFleet, observed: &Observed, type_: &str) -> Verdict {
-    let hpa = observed.child(ChildKind::HorizontalPodAutoscaler, fleet.name.as_str());
-    let value = hpa.map(crate::operator::observe::LiveChild::value).unwrap_or_default();
-    let all = value.pointer("/status/conditions").and_then(Value::as_array);
-    let Some(condition) = all.into_iter().flatten().find(|c| c["type"] == type_) else {
-        return verdict("Unknown", reasons::PENDING, "The HorizontalPodAutoscaler has not said so yet");
-    };
-    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
-    let status = match condition["status"].as_str() {
-        Some("True") => "True",
-        Some("False") => "False",
-        _ => "Unknown",
-    };
-    verdict(status, text("reason"), text("message"))
 }
 
 fn count(n: i32, what: &str) -> String {

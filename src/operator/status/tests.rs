@@ -4,10 +4,15 @@ use kube::core::DynamicObject;
 use serde_json::json;
 
 use super::*;
-use crate::operator::{
-    observe::{ForeignAutoscaler, LiveChild},
-    pods::{PodFacts, Problem},
-    test_support::validated,
+use crate::{
+    api::v1alpha1::AutoscalingStatus,
+    autoscale::decision::{LimitedBy, Reason},
+    operator::{
+        observe::{ForeignAutoscaler, LiveChild},
+        pods::{PodFacts, Problem},
+        scaling::{EffectiveActuator, Scaled},
+        test_support::{scaled, served, validated},
+    },
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -33,7 +38,7 @@ fn observed(deployment: LiveChild, ready_endpoints: i32) -> Observed {
 }
 
 fn status_of(spec: &str, observed: &Observed) -> McpFleetStatus {
-    build(&validated(spec), observed, &[], &None, &McpFleetStatus::default(), NOW)
+    build(&validated(spec), observed, &[], &ScalingFacts::default(), &McpFleetStatus::default(), NOW)
 }
 
 fn say(status: &McpFleetStatus, type_: &str) -> (String, String) {
@@ -148,9 +153,23 @@ fn an_autoscaler_on_the_deployment_disables_the_scale_for_everybody() {
 fn the_transition_time_stays_as_long_as_the_state() {
     let before = status_of(FIXED, &observed(deployment(3, 3, 3, 3), 3));
     let later = Timestamp::from_second(60).expect("valid");
-    let same = build(&validated(FIXED), &observed(deployment(3, 3, 3, 3), 3), &[], &None, &before, later);
+    let same = build(
+        &validated(FIXED),
+        &observed(deployment(3, 3, 3, 3), 3),
+        &[],
+        &ScalingFacts::default(),
+        &before,
+        later,
+    );
     assert_eq!(change(&before, &same), Change::None);
-    let other = build(&validated(FIXED), &observed(deployment(3, 3, 3, 2), 2), &[], &None, &before, later);
+    let other = build(
+        &validated(FIXED),
+        &observed(deployment(3, 3, 3, 2), 2),
+        &[],
+        &ScalingFacts::default(),
+        &before,
+        later,
+    );
     assert_eq!(change(&before, &other), Change::Urgent);
     assert_eq!(condition(&other, "Ready").map(|c| c.last_transition_time.0), Some(later));
     assert_eq!(condition(&other, "Available").map(|c| c.last_transition_time.0), Some(NOW));
@@ -186,6 +205,64 @@ fn a_change_is_as_urgent_as_it_is_news() {
         (&ready, &McpFleetStatus { replicas: 2, ..ready.clone() }, Change::Condition),
     ] {
         assert_eq!(change(old, new), expected, "{}", news(old, new));
+    }
+}
+
+#[test]
+fn a_decision_is_as_urgent_as_what_it_changes() {
+    let fleet = served("{replicas: 6, server: {image: a}, autoscaling: {}}");
+    let with = |decision: &Scaled, old: &McpFleetStatus| {
+        let scaling = ScalingFacts { scaled: Some(decision), ..ScalingFacts::default() };
+        build(&fleet, &observed(deployment(6, 6, 6, 6), 6), &[], &scaling, old, NOW)
+    };
+    let first = with(&scaled(), &McpFleetStatus::default());
+    let next = |edit: &dyn Fn(&mut Scaled)| {
+        let mut decision = scaled();
+        edit(&mut decision);
+        change(&first, &with(&decision, &first))
+    };
+    assert_eq!(change(&McpFleetStatus { autoscaling: None, ..first.clone() }, &first), Change::Condition);
+    assert_eq!(next(&|s| s.decision.demand = Some(6.7)), Change::None);
+    assert_eq!(next(&|s| s.decision.utilization = Some(1.4)), Change::Load);
+    assert_eq!(next(&|s| s.decision.recommended = Some(8)), Change::Decision);
+    // Its condition changes with it, and is the same news.
+    assert_eq!(next(&|s| s.decision.limited_by = None), Change::Decision);
+    assert_eq!(next(&|s| s.decision.limited_by = Some(LimitedBy::Cooldown)), Change::Decision);
+    assert_eq!(next(&|s| s.decision.reason = Reason::MetricsUnavailable), Change::Condition);
+    assert_eq!(next(&|s| s.effective = EffectiveActuator::Direct), Change::Condition);
+    assert_eq!(next(&|s| s.replicas = 7), Change::Urgent);
+    let mut other = scaled();
+    other.decision.utilization = Some(1.4);
+    assert_eq!(timeless(&with(&other, &first)), timeless(&first), "load does not keep others from resting");
+}
+
+#[test]
+fn an_hpa_that_is_inactive_at_zero_does_not_spoil_ready() {
+    let conditions =
+        json!([{"type": "ScalingActive", "status": "False", "reason": "ScalingDisabled", "message": "m"}]);
+    let mut state = observed(deployment(0, 0, 0, 0), 0);
+    state.children.push(child(
+        ChildKind::HorizontalPodAutoscaler,
+        &json!({}),
+        &json!({"conditions": conditions}),
+    ));
+    let mut decision = scaled();
+    (decision.replicas, decision.decision.reason) = (0, Reason::ScaledToZero);
+    let fleet = served("{replicas: 0, server: {image: a}, autoscaling: {minReplicas: 0}}");
+    let scaling = ScalingFacts { scaled: Some(&decision), ..ScalingFacts::default() };
+    let status = build(&fleet, &state, &[], &scaling, &McpFleetStatus::default(), NOW);
+    assert_eq!(say(&status, "Ready"), is("True", "ScaledToZero"));
+    assert_eq!(say(&status, "ScalingActive"), is("True", "ValidMetricFound"));
+}
+
+#[test]
+fn only_fleets_that_we_decide_about_carry_a_decision() {
+    let decision = scaled();
+    let scaling = ScalingFacts { scaled: Some(&decision), ..ScalingFacts::default() };
+    let old = McpFleetStatus { autoscaling: Some(AutoscalingStatus::default()), ..McpFleetStatus::default() };
+    for spec in [FIXED, "{replicas: 3, server: {image: a}, autoscaling: {}}"] {
+        let status = build(&validated(spec), &Observed::default(), &[], &scaling, &old, NOW);
+        assert_eq!(status.autoscaling, None, "{spec}");
     }
 }
 

@@ -30,7 +30,15 @@ impl Elasticity {
             sums.tau_over += f64::from(s > d);
         }
         for pair in seconds.windows(2) {
-            let sign = |change: f64| if change > 0.0 { 1.0 } else if change < 0.0 { -1.0 } else { 0.0_f64 };
+            let sign = |change: f64| {
+                if change > 0.0 {
+                    1.0
+                } else if change < 0.0 {
+                    -1.0
+                } else {
+                    0.0_f64
+                }
+            };
             let supply = sign(f64::from(pair[1].ready) - f64::from(pair[0].ready));
             let demand = sign(pair[1].demand - pair[0].demand);
             sums.upsilon += (supply - demand).abs().min(1.0);

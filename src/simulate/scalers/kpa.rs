@@ -74,14 +74,16 @@ impl Scaler for Kpa {
         }
         let waiting = load.waiting;
         let stable = load.stable.in_flight + load.stable.queue;
-        let panic = (load.panic.in_flight + load.panic.queue).max(if view.replicas == 0 { waiting } else { 0.0 });
+        let panic =
+            (load.panic.in_flight + load.panic.queue).max(if view.replicas == 0 { waiting } else { 0.0 });
         self.score = Some(stable / self.per_pod / f64::from(view.replicas.max(1)));
         let wanted = self.desired(view.now, view.ready(), stable, panic);
         if wanted > 0 || stable > 0.0 {
             self.zero_since = None;
         }
         let idle = wanted == 0 && view.now - *self.zero_since.get_or_insert(view.now) >= GRACE;
-        let least = if idle { self.min } else { self.min.max(1).min(view.replicas.max(i32::from(wanted > 0))) };
+        let least =
+            if idle { self.min } else { self.min.max(1).min(view.replicas.max(i32::from(wanted > 0))) };
         let wanted = wanted.max(least).min(self.max);
         (wanted != view.replicas).then_some(wanted)
     }

@@ -63,7 +63,10 @@ impl World<'_> {
         }
         let (a, b) = (self.random.index(n), self.random.index(n));
         let (a, b) = (self.serving[a], self.serving[b]);
-        let drawn = [a, b].into_iter().filter(|id| self.takes(*id)).min_by_key(|id| self.pods[*id as usize].in_flight);
+        let drawn = [a, b]
+            .into_iter()
+            .filter(|id| self.takes(*id))
+            .min_by_key(|id| self.pods[*id as usize].in_flight);
         drawn.or_else(|| {
             let free = self.serving.iter().copied().filter(|id| self.takes(*id));
             free.min_by_key(|id| self.pods[*id as usize].in_flight)
@@ -162,7 +165,7 @@ impl World<'_> {
         }
         pod.failures = 0;
         let n_ejected = self.serving.iter().filter(|i| self.pods[**i as usize].ejected_until > now).count();
-        if n_ejected + 1 <= (self.serving.len() / 2).max(1) {
+        if n_ejected < (self.serving.len() / 2).max(1) {
             self.pods[id as usize].ejected_until = now + BREAKER_RECOVERY;
         }
     }

@@ -119,7 +119,12 @@ impl World<'_> {
         }
         let n_ready = self.serving.len();
         let unready = old.iter().filter(|id| self.pods[**id as usize].phase != Phase::Ready).count();
-        for id in self.victims(&old, old.len() - (unready + n_ready.saturating_sub(target)).min(old.len()), rule, load) {
+        for id in self.victims(
+            &old,
+            old.len() - (unready + n_ready.saturating_sub(target)).min(old.len()),
+            rule,
+            load,
+        ) {
             self.remove(id);
         }
     }
@@ -132,7 +137,7 @@ impl World<'_> {
         let candidate = |id: &u32| {
             let pod = &self.pods[*id as usize];
             let created_at = pod.created / SECOND * 1000;
-            Candidate { uid: PodUid(u128::from(*id)  + 1), ready: pod.phase == Phase::Ready, created_at }
+            Candidate { uid: PodUid(u128::from(*id) + 1), ready: pod.phase == Phase::Ready, created_at }
         };
         let mut candidates: Vec<Candidate> = pods.iter().map(candidate).collect();
         let chosen = match rule {

@@ -1,0 +1,76 @@
+//! The policy and the gateway's limits of a fleet's manifest, as the operator would resolve them.
+
+use super::world::{Limits, Micros, SECOND};
+use crate::{
+    api::v1alpha1::McpFleet,
+    autoscale::policy::Policy,
+    operator::validate::{Invalid, Scaling, validate},
+};
+
+/// Why a manifest cannot be simulated.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// It is no McpFleet.
+    #[error("it is not the YAML of an McpFleet")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The operator would refuse it.
+    #[error("the operator would refuse it")]
+    Invalid(#[from] Invalid),
+    /// Its scale is not ours to decide.
+    #[error("spec.autoscaling asks for nothing that the gateways measure: {0}")]
+    NotOurs(&'static str),
+}
+
+/// Reads a manifest. Of what the API server fills in, only what matters here is added.
+pub(super) fn read(yaml: &str) -> Result<(Policy, Limits), FleetError> {
+    let mut fleet: McpFleet =
+        serde_saphyr::from_str(yaml).map_err(|e| FleetError::Unreadable(e.to_string().into()))?;
+    fleet.metadata.namespace.get_or_insert_with(|| "default".into());
+    fleet.metadata.uid.get_or_insert_with(|| super::world::FLEET.into());
+    fleet.metadata.generation.get_or_insert(1);
+    let valid = validate(&fleet)?;
+    let gateway = &valid.gateway;
+    let defaults = Limits::default();
+    let limits = Limits {
+        // Without a limit the pods of the simulation have their own.
+        slots: u32::try_from(gateway.max_requests_per_pod).ok().filter(|n| *n > 0).unwrap_or(defaults.slots),
+        queue: usize::try_from(gateway.queue.capacity).unwrap_or(defaults.queue),
+        queue_timeout: Micros::from(gateway.queue.timeout_seconds) * SECOND,
+        drain: valid.drain_seconds_named.map_or(defaults.drain, |s| Micros::from(s) * SECOND),
+    };
+    match valid.scaling_if_served {
+        Scaling::Mcp(mcp) => Ok((mcp.policy, limits)),
+        Scaling::Fixed => Err(FleetError::NotOurs("there is no autoscaling block")),
+        Scaling::Native(_) => {
+            Err(FleetError::NotOurs("cpu and memory alone go to an HPA without the operator"))
+        }
+        Scaling::Off(_) => Err(FleetError::NotOurs("the actuator is Off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn yaml(spec: &str) -> String {
+        format!("apiVersion: mcpfleet.io/v1alpha1\nkind: McpFleet\nmetadata: {{name: a}}\nspec: {spec}\n")
+    }
+
+    #[test]
+    fn a_manifest_becomes_a_policy() {
+        let spec = "{server: {image: a}, autoscaling: {minReplicas: 3, maxReplicas: 9, metrics: {concurrency: \
+                    {target: {averageValue: \"7\"}}}}, gateway: {maxRequestsPerPod: 10, queue: {capacity: 50}}}";
+        let (policy, limits) = read(&yaml(spec)).unwrap();
+        assert_eq!((policy.min, policy.max), (3, 9));
+        assert!((policy.signals.concurrency.unwrap().per_pod - 7.0).abs() < 1e-9);
+        assert_eq!((limits.slots, limits.queue), (10, 50));
+    }
+
+    #[test]
+    fn what_cannot_be_simulated_says_why() {
+        let message = |text: &str| read(text).unwrap_err().to_string();
+        assert!(message("[1]").contains("not the YAML of an McpFleet"));
+        assert!(message(&yaml("{server: {image: \"\"}}")).contains("refuse"));
+        assert!(message(&yaml("{server: {image: a}}")).contains("no autoscaling block"));
+    }
+}
