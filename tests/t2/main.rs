@@ -13,6 +13,7 @@
 mod support;
 
 mod at_rest;
+mod autoscaling;
 mod chart;
 mod deletion;
 mod gateways;
@@ -25,7 +26,10 @@ use std::process::ExitCode;
 
 use mcp_fleet_cluster::Tier;
 
-use crate::support::{Suite, operator::Operator};
+use crate::{
+    autoscaling::{differential, following},
+    support::{Suite, operator::Operator},
+};
 
 /// The operator of the tests that do not disturb it; it compares fleets at rest every 10 s.
 fn operator(suite: &Suite) -> &Operator {
@@ -40,6 +44,8 @@ fn main() -> ExitCode {
             builder.name("t2").kwok_nodes(4).kcm_args(["--horizontal-pod-autoscaler-sync-period=2s"])
         },
         vec![
+            case!(differential::the_port_answers_as_the_controller_manager),
+            case!(following::an_hpa_follows_the_load_up_and_down),
             case!(scaling::our_autoscaler_scales_through_the_fleet),
             case!(scaling::kubectl_scale_works_without_autoscaling),
             case!(scaling::kubectl_autoscale_works_where_ours_is_off),

@@ -107,7 +107,7 @@ impl Loop {
                 }
                 () = waiting => {
                     urgent_after = Instant::now() + URGENT_PERIOD;
-                    self.ctx.scaler.at_zero().iter().filter_map(|key| self.get(key)).collect()
+                    self.ctx.scaler.waiting().iter().filter_map(|key| self.get(key)).collect()
                 }
                 Some(ended) = writes.join_next() => match ended {
                     Ok(ended) => self.ended(ended).await.into_iter().collect(),

@@ -7,9 +7,12 @@
 //!             pods of n1: bridge cni0 (10.244.0.0/24)                 └─ v3 ── …        pods: 10.244.1.0/24
 //! ```
 
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::process::Command;
 
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
 use crate::layout::{Layout, NODE_IP};
 use crate::process::run;
 
@@ -51,6 +54,20 @@ pub(crate) fn create(layout: &Layout, n_nodes: usize) -> Result<()> {
         run(Command::new("nsenter").args([&format!("--net=/run/netns/{ns}"), "--", "sh", "-ec", settings]))?;
     }
     Ok(())
+}
+
+/// A socket of this process that listens in the first namespace. A socket belongs for ever to the namespace in
+/// which it was made, so only a thread of its own has to enter it.
+pub(crate) fn listen(layout: &Layout, port: u16) -> Result<TcpListener> {
+    let ns = layout.ns.clone();
+    let bind = move || -> std::io::Result<TcpListener> {
+        let namespace = File::open(format!("/run/netns/{ns}"))?;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), None)?;
+        TcpListener::bind((NODE_IP, port))
+    };
+    let bound = std::thread::spawn(bind).join();
+    let bound = bound.map_err(|_| Error::Invalid("the thread that binds a socket panicked".to_owned()))?;
+    bound.context(|| format!("listen on {NODE_IP}:{port} in {}", layout.ns))
 }
 
 /// Cuts a node other than the first off from the network, or joins it again.

@@ -26,9 +26,10 @@ fn concurrency_asks_for_calls_over_target() {
 
 #[test]
 fn within_tolerance_nothing_changes() {
-    for (in_flight, wanted) in [(14.0 * 10.0, 10), (14.0 * 9.01, 10), (14.0 * 8.9, 9), (14.0 * 10.01, 11)] {
-        let decision = once(&balanced(), &fleet(10, calls(in_flight)));
-        assert_eq!(decision.recommended, Some(wanted), "{in_flight}");
+    let per_pod = |demand: f64| demand * 14.0;
+    for (demand, wanted) in [(10.0, 10), (10.01, 11), (9.0, 10), (8.2, 10), (8.1, 9), (7.0, 7), (1.0, 1)] {
+        let decision = once(&balanced(), &fleet(10, calls(per_pod(demand))));
+        assert_eq!(decision.recommended, Some(wanted), "{demand}");
     }
 }
 

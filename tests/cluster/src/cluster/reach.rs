@@ -1,5 +1,6 @@
 //! How to reach a cluster: addresses, kubeconfigs, clients, ports, logs.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use crate::audit;
 use crate::error::Result;
 use crate::kubeconfig;
 use crate::layout::{API_PORT, NODE_IP};
+use crate::netns;
 use crate::process::{run, run_with_input};
 use crate::wait;
 
@@ -134,6 +136,12 @@ impl Cluster {
         let number = self.n_forwards.fetch_add(1, Ordering::Relaxed);
         let (daemon, port) = self.forwarder(&format!("forward-{number}"), address)?;
         Ok(Forward { daemon, layout: self.layout.clone(), port })
+    }
+
+    /// A socket of this process that listens on the first node's address in the cluster's network: by it the API
+    /// server and pods reach a server inside the test. Port 0 takes a free one.
+    pub fn listen(&self, port: u16) -> Result<TcpListener> {
+        netns::listen(&self.layout, port)
     }
 
     /// Writes a kubeconfig for a bearer token, for use on this machine; `name` is the file's.

@@ -1,0 +1,11 @@
+//! The autoscaler against the real controllers: what a kube-controller-manager makes of numbers, and what becomes of a
+//! fleet whose load is reported.
+
+pub mod differential;
+pub mod following;
+mod gateway;
+mod histories;
+mod metrics_server;
+mod record;
+mod replay;
+mod world;
