@@ -182,9 +182,9 @@ impl Loop {
         let scaler = &self.ctx.scaler;
         scaler.writing(&key, false);
         match result {
-            Ok(wrote) => {
+            Ok(done) => {
                 tracing::info!(fleet = %key, from = write.from, to = write.to, "scaled");
-                scaler.wrote(&key, &write.uid, wrote);
+                scaler.wrote(&key, &write.uid, done);
                 self.get(&key)
             }
             Err(error @ (ScaleError::Changed | ScaleError::NotLeader(_))) => {
