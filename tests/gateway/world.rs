@@ -69,6 +69,7 @@ pub(crate) struct Gateway {
     config: Value,
     file: PathBuf,
     log: PathBuf,
+    more: Vec<String>,
     pub(crate) port: u16,
     pub(crate) peer: u16,
     admin: u16,
@@ -92,15 +93,16 @@ impl Gateway {
         let mut config = json!({
             "listen": at(ports.listen), "adminListen": at(ports.admin), "debugListen": at(ports.debug),
             "peerListen": at(ports.peer), "peers": peers.iter().map(|p| at(*p)).collect::<Vec<_>>(),
-            "keys": {"file": "keys.json"}, "fleets": [fleet],
+            "keys": {"file": "keys.json"}, "fleets": [fleet], "reports": reports,
         });
         change(&mut config);
         let file = folder.join(format!("{name}.yaml"));
         fs::write(&file, config.to_string()).unwrap();
         let log = folder.join(format!("{name}.log"));
-        let child = launch(&file, &log);
+        let child = launch(&file, &log, &more);
         Self {
             child,
+            more,
             config,
             file,
             log,
@@ -114,7 +116,7 @@ impl Gateway {
     /// Ends it at once, and starts it again as it was.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        self.child = launch(&self.file, &self.log);
+        self.child = launch(&self.file, &self.log, &self.more);
         self.serves().await;
     }
 
@@ -241,7 +243,7 @@ impl Gateway {
     }
 }
 
-fn launch(file: &Path, log: &Path) -> Child {
+fn launch(file: &Path, log: &Path, more: &[String]) -> Child {
     let append = |path: &Path| File::options().create(true).append(true).open(path).unwrap();
     Command::new(env!("CARGO_BIN_EXE_mcp-fleet"))
         .args(["gateway", "--threads", "1", "--log-format", "text", "--log-level", "info,mcp_fleet=debug"])
@@ -385,6 +387,29 @@ impl Alone {
     pub(crate) fn put(&self, name: &str, text: &str) {
         let new = self.folder.0.join(format!("{name}.new"));
         fs::write(&new, text).unwrap();
+        fs::rename(new, self.folder.0.join(name)).unwrap();
+    }
+
+    /// One that sends load reports, with a token and to holders of a certificate of a CA: both in files of its
+    /// folder, see [`Self::put`], that are not there yet.
+    pub(crate) async fn reporting(pods: &[Pod], receivers: &[String]) -> Self {
+        let folder = Folder::new();
+        keys(&folder, &["k1"]);
+        let file = |flag: &str, name: &str| format!("--reports-{flag}-file={}/{name}", folder.0.display());
+        let more = vec![file("token", "token"), file("ca", "ca.crt")];
+        let fleet = fleet("demo", pods, &json!({}));
+        let gateway = Gateway::start_with(&folder.0, "alone", Ports::new(), &[], &fleet, receivers, more);
+        gateway.serves().await;
+        for pod in pods {
+            gateway.wait_for("a probe", pod, |e| e["capability"]["known"] == true).await;
+        }
+        Self { gateway, folder }
+    }
+
+    /// Writes a file of its folder at once, as mounted ones change.
+    pub(crate) fn put(&self, name: &str, content: &str) {
+        let new = self.folder.0.join(format!("{name}.new"));
+        fs::write(&new, content).unwrap();
         fs::rename(new, self.folder.0.join(name)).unwrap();
     }
 }

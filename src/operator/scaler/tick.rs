@@ -107,7 +107,7 @@ impl Loop {
                 }
                 () = waiting => {
                     urgent_after = Instant::now() + URGENT_PERIOD;
-                    self.ctx.scaler.at_zero().iter().filter_map(|key| self.get(key)).collect()
+                    self.ctx.scaler.waiting().iter().filter_map(|key| self.get(key)).collect()
                 }
                 Some(ended) = writes.join_next() => match ended {
                     Ok(ended) => self.ended(ended).await.into_iter().collect(),
@@ -182,9 +182,9 @@ impl Loop {
         let scaler = &self.ctx.scaler;
         scaler.writing(&key, false);
         match result {
-            Ok(wrote) => {
+            Ok(done) => {
                 tracing::info!(fleet = %key, from = write.from, to = write.to, "scaled");
-                scaler.wrote(&key, &write.uid, wrote);
+                scaler.wrote(&key, &write.uid, done);
                 self.get(&key)
             }
             Err(error @ (ScaleError::Changed | ScaleError::NotLeader(_))) => {
