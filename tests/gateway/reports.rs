@@ -85,7 +85,6 @@ struct Receiver {
     came: Mutex<Vec<Came>>,
     ledger: Mutex<Ledger>,
     connections: AtomicUsize,
-    refused: AtomicUsize,
 }
 
 fn now() -> Now {
@@ -102,17 +101,13 @@ impl Receiver {
             came: Mutex::default(),
             ledger: Mutex::default(),
             connections: AtomicUsize::new(0),
-            refused: AtomicUsize::new(0),
         });
         let server = Arc::clone(&this);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (server, acceptor) = (Arc::clone(&server), server.acceptor.lock().clone());
                 tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else {
-                        server.refused.fetch_add(1, Ordering::SeqCst);
-                        return;
-                    };
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
                     let connection = server.connections.fetch_add(1, Ordering::SeqCst);
                     let service = service_fn(|request| server.take(connection, request));
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -171,14 +166,14 @@ async fn reports_reach_a_receiver_whose_ca_comes_late_and_changes() {
     assert!(receiver.came().is_empty());
     alone.put("token", "one\n");
     alone.put("ca.crt", &first.pem);
-    let came = receiver.next("a report", |_| true).await;
+    let came = receiver.next("a report of the fleet", |c| !c.report.fleets.is_empty()).await;
     assert_eq!((came.path.as_str(), came.token.as_str()), ("/v1/load", "Bearer one"));
     assert_eq!((came.report.version, came.receipt, came.report.last), (1, Receipt::Accepted, false));
     assert_eq!((came.report.fleets[0].uid.as_str(), came.report.fleets[0].ready), (UID, 1));
 
     // Real calls, far shorter than the time between two reports, and one that lasts.
     for id in 0..5 {
-        assert_eq!(alone.gateway.modern(&tool_call(id, "echo")).await.status, 200);
+        assert_eq!(alone.gateway.modern(&tool_call(id, "whoami")).await.status, 200);
     }
     let slow = tool_call(9, "slow");
     let calls = async {
@@ -188,28 +183,29 @@ async fn reports_reach_a_receiver_whose_ca_comes_late_and_changes() {
     };
     let (reply, ()) = tokio::join!(alone.gateway.modern(&slow), calls);
     assert_eq!(reply.status, 200);
-    receiver.next("the end of all calls", |c| c.report.fleets[0].work.completions.ok >= 6.0).await;
+    let is_end = |c: &Came| c.report.fleets.iter().any(|f| f.work.completions.ok >= 6.0);
+    receiver.next("the end of all calls", is_end).await;
     let load = receiver.load();
+    // At rest it may have been left out of the reports before; nothing is missing for that.
     let counts = (load.stable.arrivals.round(), load.stable.completions.ok.round(), load.silent);
     assert_eq!(counts, (6.0, 6.0, 0), "{load:?}");
     assert!(load.complete, "all is known since the start of the process: {load:?}");
     assert!(load.stable.in_flight > 0.0 && load.stable.queue < 1.0, "{load:?}");
     let came = receiver.came();
-    assert!(came.iter().all(|c| c.connection == 0) && came.len() > 3, "one connection for all");
+    let connections = receiver.connections.load(Ordering::SeqCst);
+    assert!(came.len() > 3 && connections <= 1 + came.len() / 4, "{connections} for {} reports", came.len());
 
     // Another token, another CA: a replica of the operator was replaced.
     alone.put("token", "two");
     receiver.next("the new token", |c| c.token == "Bearer two").await;
     *receiver.acceptor.lock() = second.acceptor();
     alone.put("ca.crt", &second.pem);
-    receiver.next("a report to the new certificate", |c| c.connection > 0).await;
-    assert_eq!(receiver.refused.load(Ordering::SeqCst), 0, "the old certificate is not asked for any more");
-    *receiver.acceptor.lock() = first.acceptor();
+    receiver.next("a report to the new certificate", |c| c.connection >= connections).await;
+    // A file that is being written, or spoilt, takes nothing away.
     alone.put("ca.crt", "-----BEGIN CERTIFICATE-----\n!\n");
-    let stays = receiver.next("a report", |_| true).await;
     sleep(Duration::from_millis(1_500)).await;
-    let after = receiver.next("a report, the last good CA in use", |_| true).await;
-    assert_eq!(stays.connection, after.connection);
+    receiver.next("a report, the last good CA in use", |_| true).await;
+    assert!(alone.gateway.log().contains("no CA of the receivers of load reports in this file"));
 
     alone.gateway.terminate();
     assert!(alone.gateway.ended().await);
@@ -238,7 +234,7 @@ async fn a_call_to_a_fleet_at_zero_is_reported_at_once() {
     for _ in 0..3 {
         receiver.next("a report", |_| true).await;
         // The next ordinary one is most of a second away.
-        let call = tool_call(1, "echo");
+        let call = tool_call(1, "whoami");
         let waited = Stopwatch::start();
         let mut call = Box::pin(alone.gateway.modern(&call));
         let report = receiver.next("a report of who waits", |c| {
@@ -248,14 +244,14 @@ async fn a_call_to_a_fleet_at_zero_is_reported_at_once() {
             reply = &mut call => panic!("answered without a pod: {}", reply.status),
             _ = report => {}
         }
-        assert!(waited.ms() < 500, "{} ms", waited.ms());
+        assert!(waited.ms() < 800, "{} ms", waited.ms());
         assert_eq!(receiver.ledger.lock().fleets_waiting(now()).collect::<Vec<_>>(), [UID]);
         drop(call);
         receiver.next("that nobody waits", |c| c.report.fleets.iter().all(|f| f.queue < 1.0)).await;
         assert_eq!(receiver.ledger.lock().fleets_waiting(now()).count(), 0);
     }
     // A pod comes, and who waited is served.
-    let call = tool_call(2, "echo");
+    let call = tool_call(2, "whoami");
     alone.gateway.list(&[&pod]);
     assert_eq!(alone.gateway.modern(&call).await.status, 200);
     receiver.next("a ready pod", |c| c.report.fleets.iter().any(|f| f.ready == 1)).await;
