@@ -1,6 +1,13 @@
 //! The port as a whole, over real TLS, before an API server that the test plays.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -86,6 +93,8 @@ struct Port {
     readiness: Readiness,
     state: watch::Receiver<ApiState>,
     address: SocketAddr,
+    /// In ms since the Unix epoch.
+    wall: Arc<AtomicI64>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -124,6 +133,8 @@ async fn start_with(leads: bool, stub: Stub, front_proxy: Ca) -> Port {
         audience: "mcp-fleet-operator".into(),
         load_token_file: None,
     };
+    let wall = Arc::new(AtomicI64::new(NOW));
+    let clock = Arc::clone(&wall);
     let term = leads.then(|| Instant::now() + Duration::from_secs(3600));
     let parts = Parts {
         client: stub.client(),
@@ -131,7 +142,7 @@ async fn start_with(leads: bool, stub: Stub, front_proxy: Ca) -> Port {
         board: Arc::clone(&board),
         ledger: Arc::default(),
         urgent: Arc::default(),
-        clock: Arc::new(|| Now { mono: 0, wall: NOW }),
+        clock: Arc::new(move || Now { mono: 0, wall: clock.load(SeqCst) }),
         labels: Arc::new(|key| Some(BTreeMap::from([("app".to_owned(), key.name.clone())]))),
         dropped: SamplesDropped::default(),
     };
@@ -139,7 +150,7 @@ async fn start_with(leads: bool, stub: Stub, front_proxy: Ca) -> Port {
     let api = MetricsApi::bind(config, parts, &readiness, &mut Registry::default()).await.unwrap();
     let (address, state, stop) = (api.local_addr().unwrap(), api.state(), CancellationToken::new());
     let running = tokio::spawn(api.run(stop.clone()));
-    let port = Port { stub, front_proxy, board, readiness, state, address, stop, running };
+    let port = Port { stub, front_proxy, board, readiness, state, address, wall, stop, running };
     port.until("the certificate", || port.published().is_some()).await;
     port
 }
@@ -168,8 +179,16 @@ impl Port {
     }
 
     async fn connect(&self, identity: Option<Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
+        self.connect_trusting(&self.published().unwrap(), identity, protocol).await.unwrap()
+    }
+
+    async fn connect_trusting(
+        &self,
+        published: &str,
+        identity: Option<Identity>,
+        protocol: &[u8],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
-        let published = self.published().unwrap();
         roots.add(CertificateDer::from_pem_slice(published.as_bytes()).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
@@ -182,7 +201,7 @@ impl Port {
         config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("op-api.sys.svc").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     /// A connection of its own, HTTP/1.1.
@@ -410,6 +429,33 @@ async fn it_is_registered_and_ready_once_it_is_known() {
     })
     .await;
     port.end().await;
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_without_a_restart() {
+    let port = start(true).await;
+    port.until("the APIService", || port.stub.get(OURS).is_some()).await;
+    let serial = async |trusted: &str| {
+        let stream = port.connect_trusting(trusted, None, b"http/1.1").await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    };
+    let first = port.published().unwrap();
+    let before = serial(&first).await;
+    port.wall.fetch_add(12 * 3_600_000, SeqCst);
+    port.until("the next certificate", || port.published().unwrap() != first).await;
+    let second = port.published().unwrap();
+    let after = serial(&first).await;
+    assert_ne!(before, after, "who knows the first authority accepts what is served now");
+    assert_eq!(serial(&second).await, after);
+    let bundle = base64_of(&second);
+    port.until("the bundle", || port.stub.get(OURS).unwrap()["spec"]["caBundle"] == bundle.as_str()).await;
+    assert!(port.readiness.is_ready());
+    port.end().await;
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    STANDARD.encode(text)
 }
 
 #[tokio::test]

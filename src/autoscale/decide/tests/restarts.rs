@@ -9,6 +9,9 @@ use crate::autoscale::{
     snapshot::{Actuator, Snapshot},
 };
 
+/// A step of ours: when, from and to how many.
+type Step = (i64, i32, i32);
+
 /// What happens in a second.
 #[derive(Clone, Debug)]
 enum Happens {
@@ -31,12 +34,7 @@ fn happens() -> impl Strategy<Value = Happens> {
 }
 
 /// Runs a fleet whose load changes by the minute; our own steps, in true time, and all changes.
-fn run(
-    policy: &Policy,
-    start: i32,
-    loads: &[f64],
-    events: &[Happens],
-) -> (Vec<(i64, i32, i32)>, Vec<(i64, i32)>) {
+fn run(policy: &Policy, start: i32, loads: &[f64], events: &[Happens]) -> (Vec<Step>, Vec<(i64, i32)>) {
     let mut process = Process::new(policy.clone());
     let (mut n, mut time, mut ours, mut all) = (start, 0_i64, Vec::new(), Vec::new());
     for (second, event) in events.iter().enumerate() {

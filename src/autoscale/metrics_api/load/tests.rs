@@ -8,6 +8,7 @@ use crate::{
     runtime::lease::Leadership,
 };
 use futures::FutureExt as _;
+use http::header;
 use http_body_util::Full;
 use serde_json::Value;
 use tokio::time::advance;
