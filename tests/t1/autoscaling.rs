@@ -401,7 +401,8 @@ pub async fn what_cannot_be_holds_that_fleet_and_no_other(_: Arc<Suite>) -> Test
 pub async fn a_killed_operator_keeps_the_rest_after_a_change(_: Arc<Suite>) -> TestResult {
     const REST: Duration = Duration::from_secs(25);
     let mut world = World::start("rest").await?;
-    let index = world.fleet("weather", &spec(", cooldownSeconds: {afterScaleUp: 25, afterScaleDown: 0}")).await?;
+    let index =
+        world.fleet("weather", &spec(", cooldownSeconds: {afterScaleUp: 25, afterScaleDown: 0}")).await?;
     // The operator is killed at another moment in each round.
     for (seconds, level, to) in [(0, 15.0, 2), (4, 35.0, 4)] {
         world.gate.set(index, |c| c.level = level);

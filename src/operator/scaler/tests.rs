@@ -242,9 +242,7 @@ fn direct_waits_until_the_old_hpa_is_gone_and_a_foreign_one_stops_it() {
         let kind = ChildKind::HorizontalPodAutoscaler;
         LiveChild::entry(kind, serde_json::from_value(object).expect("an HPA")).expect("an entry")
     };
-    let owner = |kind: &str, uid: &str| {
-        json!({"apiVersion": "mcpfleet.io/v1alpha1", "kind": kind, "name": "weather", "uid": uid, "controller": true})
-    };
+    let owner = |kind: &str, uid: &str| json!({"apiVersion": "mcpfleet.io/v1alpha1", "kind": kind, "name": "weather", "uid": uid, "controller": true});
     let hpas = ChildKind::HorizontalPodAutoscaler;
     for (uid, whose) in [(UID, "ours"), ("another", "of an earlier fleet")] {
         let mut world = World::new(&json!({}));
@@ -261,7 +259,11 @@ fn direct_waits_until_the_old_hpa_is_gone_and_a_foreign_one_stops_it() {
     world.caches.children(hpas).wrote(hpa(owner("ScaledObject", "k")));
     assert_eq!(world.write(15), None);
     let scaled = world.scaler.of(&World::key()).expect("a decision");
-    assert_eq!((scaled.effective, scaled.decision.recommended), (EffectiveActuator::Off, Some(4)), "a dry run");
+    assert_eq!(
+        (scaled.effective, scaled.decision.recommended),
+        (EffectiveActuator::Off, Some(4)),
+        "a dry run"
+    );
 }
 
 #[test]
