@@ -63,8 +63,7 @@ fn main() -> anyhow::Result<ExitCode> {
     );
     for scenario in &chosen {
         let policy = Policy::balanced(2, 30);
-        let all: Vec<Runs> =
-            kinds.iter().map(|kind| Runs::new(scenario, *kind, &policy, args.seeds)).collect();
+        let all = run(scenario, &kinds, &policy, args.seeds);
         show(scenario, &all, &mut report);
         totals.add(scenario, &all);
     }

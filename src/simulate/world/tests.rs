@@ -21,7 +21,7 @@ fn scenario(rate: f64, seconds: u32, disturbances: &[Disturbance]) -> Scenario {
 }
 
 /// Runs to the end; `each` sees the world once a second.
-fn run<'a>(scenario: &'a Scenario, replicas: i32, mut each: impl FnMut(u32, &mut World<'_>)) -> World<'a> {
+fn run(scenario: &Scenario, replicas: i32, mut each: impl FnMut(u32, &mut World<'_>)) -> World<'_> {
     let mut world = World::new(scenario, Limits::default(), replicas, 1);
     for second in 0..scenario.seconds {
         world.second(VictimRule::Newest, None);
@@ -81,12 +81,10 @@ fn sessions_break_only_when_the_drain_is_over() {
     let mut scenario = scenario(1.0, 500, &[]);
     scenario.sessions = Some(Sessions { per_second: 2.0, seconds: 2000.0, until: 50 });
     let mut at_drain_end = 0;
-    let world = run(&scenario, 4, |second, world| {
-        match second {
-            60 => world.replicas = 3,
-            359 => at_drain_end = world.measure.summary().sessions_broken,
-            _ => {}
-        };
+    let world = run(&scenario, 4, |second, world| match second {
+        60 => world.replicas = 3,
+        359 => at_drain_end = world.measure.summary().sessions_broken,
+        _ => {}
     });
     assert_eq!(at_drain_end, 0);
     let broken = world.measure.summary().sessions_broken;
