@@ -11,7 +11,7 @@
 
 mod report;
 
-use std::{process::ExitCode, time::Instant};
+use std::{process::ExitCode, thread, time::Instant};
 
 use clap::Parser;
 use mcp_fleet::{
@@ -63,8 +63,7 @@ fn main() -> anyhow::Result<ExitCode> {
     );
     for scenario in &chosen {
         let policy = Policy::balanced(2, 30);
-        let all: Vec<Runs> =
-            kinds.iter().map(|kind| Runs::new(scenario, *kind, &policy, args.seeds)).collect();
+        let all = run(scenario, &kinds, &policy, args.seeds);
         show(scenario, &all, &mut report);
         totals.add(scenario, &all);
     }
@@ -72,6 +71,21 @@ fn main() -> anyhow::Result<ExitCode> {
     report.row("scenarios, seeds", format!("{}, {}", chosen.len(), args.seeds));
     report.row("time", format!("{:.0} s", begin.elapsed().as_secs_f64()));
     report.finish()
+}
+
+/// All policies side by side; each run is of one thread, so its figures do not depend on how many there are.
+fn run(scenario: &Scenario, kinds: &[Kind], policy: &Policy, seeds: u64) -> Vec<Runs> {
+    thread::scope(|scope| {
+        let started: Vec<_> = kinds
+            .iter()
+            .map(|kind| (*kind, scope.spawn(|| Runs::new(scenario, *kind, policy, seeds))))
+            .collect();
+        let done = |(kind, thread): (Kind, thread::ScopedJoinHandle<'_, Runs>)| {
+            // A panic has said already what it was about.
+            thread.join().unwrap_or(Runs { kind, summaries: Vec::new() })
+        };
+        started.into_iter().map(done).collect()
+    })
 }
 
 /// Prints a scenario's table and notes its figures.

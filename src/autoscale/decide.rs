@@ -88,10 +88,7 @@ pub fn decide(policy: &Policy, snapshot: &Snapshot, state: &State, now: Now) -> 
             let desired = act::act(&view, &mut proposal, &mut next);
             (Some(recommended), desired, proposal)
         }
-        (None, None) => {
-            let proposal = Proposal { reason: Some(Reason::MetricsUnavailable), ..Proposal::of(view.n) };
-            (None, view.n, proposal)
-        }
+        (None, None) => (None, view.n, unknown(&view, &measured)),
     };
     next.wanted = (snapshot.actuator != Actuator::Off).then_some(desired);
     let decision = Decision {
@@ -106,6 +103,13 @@ pub fn decide(policy: &Policy, snapshot: &Snapshot, state: &State, now: Now) -> 
         hold_until: proposal.hold_until,
     };
     (decision, next)
+}
+
+/// Nothing is known: of a process that has only just begun, nothing can be.
+fn unknown(view: &View<'_>, measured: &Measured) -> Proposal {
+    let warm_at = measured.guards.warm_at;
+    let reason = if warm_at.is_some() { Reason::WarmingUp } else { Reason::MetricsUnavailable };
+    Proposal { reason: Some(reason), hold_until: warm_at, ..Proposal::of(view.n) }
 }
 
 /// What is recommended, before windows and rate policies; `None`: nothing can be said.

@@ -66,6 +66,8 @@ pub(crate) struct Measure {
     waits: [u64; WAITS],
     pod_seconds: u64,
     sessions_broken: u32,
+    n_answered: u64,
+    n_shed: u64,
     n_failed: u64,
     scale_events: u32,
     flaps: u32,
@@ -90,6 +92,8 @@ impl Measure {
             waits: [0; WAITS],
             pod_seconds: 0,
             sessions_broken: 0,
+            n_answered: 0,
+            n_shed: 0,
             n_failed: 0,
             scale_events: 0,
             flaps: 0,
@@ -107,6 +111,7 @@ impl Measure {
 
     /// A call got its answer.
     pub(crate) fn answered(&mut self, arrived: Micros, took: Micros, idle: Micros) {
+        self.n_answered += 1;
         let wait = (took - idle).max(0);
         let ms = wait as f64 / 1000.0;
         let bucket = if ms < 1.0 { 0 } else { 1 + (2.0 * ms.log2()) as usize };
@@ -117,6 +122,7 @@ impl Measure {
     }
 
     pub(crate) fn shed(&mut self, arrived: Micros) {
+        self.n_shed += 1;
         self.bad(arrived);
     }
 
@@ -188,6 +194,18 @@ impl Measure {
         let cpu = rate * service.cpu_ms / 1000.0 / HEALTHY;
         let floor = if self.scenario.zero && rate <= 0.0 { 0.0 } else { 1.0 };
         slots.max(cpu).max(streams / 100.0).ceil().clamp(floor, f64::from(self.scenario.max))
+    }
+
+    /// Calls that came, and calls that ended, however.
+    #[cfg(test)]
+    pub(crate) fn balance(&self) -> (u64, u64) {
+        let offered = self.seconds.iter().map(|s| u64::from(s.offered)).sum();
+        (offered, self.n_answered + self.n_shed + self.n_failed)
+    }
+
+    /// Calls that a server failed.
+    pub(crate) fn n_failed(&self) -> u64 {
+        self.n_failed
     }
 
     /// What it came to.

@@ -51,7 +51,9 @@ impl LogNormal {
         let draw = |_| (sigma * random.normal() - sigma * sigma / 2.0).exp();
         let mut table: Vec<f64> = (0..4096).map(draw).collect();
         let mean = table.iter().sum::<f64>() / table.len() as f64;
-        table.iter_mut().for_each(|v| *v /= mean);
+        for value in &mut table {
+            *value /= mean;
+        }
         Self(table)
     }
 

@@ -117,3 +117,30 @@ impl Reports {
 fn clock(now: Micros) -> Now {
     Now { mono: now / 1000, wall: BEGIN + now / 1000 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::{
+        scenario::{Disturbance, Service, Shape},
+        scenarios,
+    };
+
+    /// 95 % of the calls fail within 5 ms: the load on the pods falls to a twentieth, and nothing may go.
+    #[test]
+    fn an_outage_takes_nothing_away() {
+        let scenario = Scenario {
+            seconds: 900,
+            load: Shape::Ramp { low: 40.0, high: 40.0, from: 0.0, to: 1.0 },
+            service: Service { io_ms: 1000.0, cpu_ms: 8.0 },
+            disturbances: vec![Disturbance::Outage { from: 200, to: 900, share: 0.95, ms: 5.0 }],
+            ..scenarios::all().remove(0)
+        };
+        let downs = |kind| {
+            let policy = Policy::balanced(1, 30);
+            run(&scenario, kind, &policy, Limits::default(), 3).summary().downs_in_outage
+        };
+        assert_eq!((downs(Kind::Balanced), downs(Kind::Direct)), (0, 0));
+        assert!(downs(Kind::Kpa) > 0 && downs(Kind::HpaConcurrency) > 0, "the scenario tempts");
+    }
+}

@@ -123,10 +123,16 @@ mod tests {
         let trace =
             Trace::parse("seconds,requests_per_second\n# morning\n0,10\n60,20,250,8,0.1\n\n120,0,,9\n")
                 .unwrap();
-        assert_eq!(trace.at(-1.0).rate, 10.0);
-        assert_eq!(trace.at(59.9).rate, 10.0);
-        let row = trace.at(60.0);
-        assert_eq!((row.rate, row.service_ms, row.error_rate), (20.0, Some(250.0), Some(0.1)));
+        let first = Row { rate: 10.0, ..Row::default() };
+        assert_eq!((trace.at(-1.0), trace.at(59.9)), (first, first));
+        let row = Row {
+            seconds: 60.0,
+            rate: 20.0,
+            service_ms: Some(250.0),
+            cpu_ms: Some(8.0),
+            error_rate: Some(0.1),
+        };
+        assert_eq!(trace.at(60.0), row);
         assert_eq!((trace.at(500.0).service_ms, trace.at(500.0).cpu_ms), (None, Some(9.0)));
         assert_eq!(trace.seconds(), 180);
     }

@@ -10,6 +10,8 @@ mod deployment;
 mod disturb;
 mod pod;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::{

@@ -1,6 +1,6 @@
 //! From what is recommended to what is written, for each actuator (autoscaling.md sections 1 and 6.3).
 
-use crate::autoscale::{behavior, snapshot::Actuator, state::State};
+use crate::autoscale::{behavior, decision::LimitedBy, snapshot::Actuator, state::State, time::Millis};
 
 use super::{Proposal, View, quantise::floor};
 
@@ -33,8 +33,17 @@ pub(super) fn act(view: &View<'_>, proposal: &mut Proposal, state: &mut State) -
             );
             if normal.replicas != proposal.wanted {
                 proposal.limited_by = normal.able.or(normal.limited);
+                if normal.able == Some(LimitedBy::ScaleDownStabilized) && normal.replicas == n {
+                    proposal.hold_until = stabilized_until(view, state);
+                }
             }
             normal.replicas
         }
     }
+}
+
+/// When the last recommendation of N, or more, leaves the window downwards.
+fn stabilized_until(view: &View<'_>, state: &State) -> Option<Millis> {
+    let last = state.recommendations.iter().filter(|r| r.max >= view.n).map(|r| r.at).max()?;
+    Some(last.saturating_add(view.policy.behavior.down.stabilization))
 }

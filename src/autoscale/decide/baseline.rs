@@ -16,8 +16,8 @@ const DEGRADED: f64 = 1.5;
 const TARGET_OF_SLOTS: f64 = 0.7;
 /// Above this share of all places calls hinder each other.
 const BUSY: f64 = 0.9;
-/// Fewer waiting calls than this, as a mean, are none.
-const NO_QUEUE: f64 = 0.1;
+/// Fewer waiting calls than this, as a share of the running ones, are none.
+const NO_QUEUE: f64 = 0.01;
 /// The share of errors from which on times say nothing, where the policy names none.
 const ERRORS: f64 = 0.2;
 
@@ -49,9 +49,10 @@ fn measured(policy: &Policy, seen: &Seen) -> Option<f64> {
     let load = seen.load.as_ref()?;
     let errors = policy.signals.errors.map_or(ERRORS, |e| e.threshold);
     let slots = f64::from(seen.ready) * target.per_pod / TARGET_OF_SLOTS;
-    let undisturbed = load.stable.queue.is_some_and(|q| q <= NO_QUEUE)
+    let in_flight = load.stable.in_flight?;
+    let undisturbed = load.stable.queue.is_some_and(|q| q <= NO_QUEUE * in_flight)
         && load.errors.is_none_or(|e| e < errors)
-        && load.stable.in_flight.is_some_and(|v| v < BUSY * slots)
+        && in_flight < BUSY * slots
         && !seen.dropped;
     load.hold.filter(|hold| undisturbed && *hold > 0.0)
 }

@@ -16,10 +16,14 @@ pub(super) fn floor(policy: &Policy) -> i32 {
 }
 
 /// What a demand asks for while there are `n` > 0, and the bound that it would pass.
+///
+/// Nothing changes within the tolerance of N, as with the HPA, and nothing goes where the demand would lie within the
+/// tolerance of one replica fewer: there the noise of a load would bring it back soon (section 5, invariant 13).
 pub(super) fn quantise(policy: &Policy, demand: f64, n: i32) -> (i32, Option<LimitedBy>) {
-    let ratio = demand / f64::from(n);
-    let near = (1.0 - policy.tolerance_down - EPSILON..=1.0 + policy.tolerance_up + EPSILON).contains(&ratio);
-    let wanted = if near { n } else { whole(demand) };
+    let n_f = f64::from(n);
+    let up = demand > n_f * (1.0 + policy.tolerance_up) + EPSILON;
+    let down = demand <= (n_f - 1.0) * (1.0 - policy.tolerance_down) + EPSILON;
+    let wanted = if up || down { whole(demand) } else { n };
     if wanted > policy.max {
         (policy.max, Some(LimitedBy::TooManyReplicas))
     } else if wanted < policy.min {

@@ -66,7 +66,7 @@ pub(super) struct Believed {
 /// One window.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    /// What it covers, in seconds, greater than 0.
+    /// What it covers, in seconds. 0 where there is one sample alone: then means are what it saw, and no rate is known.
     pub(super) seconds: f64,
     /// λ: offered calls per second, each once.
     pub(super) rate: Option<f64>,
@@ -210,11 +210,13 @@ fn believe(policy: &Policy, load: &Load, sieve: &mut Sieve) -> Option<Believed> 
 }
 
 fn span(window: &Window, sieve: &mut Sieve) -> Option<Span> {
-    let seconds = sieve.up_to(window.seconds, 1e6).filter(|s| *s > 0.0)?;
+    let seconds = sieve.up_to(window.seconds, 1e6)?;
     let [arrivals, admitted, shed, retries] =
         [window.arrivals, window.admitted, window.shed, window.retries].map(|v| sieve.count(v));
     let rate = match (admitted, shed, retries) {
-        (Some(admitted), Some(shed), Some(retries)) => Some((admitted + shed - retries).max(0.0) / seconds),
+        (Some(admitted), Some(shed), Some(retries)) if seconds > 0.0 => {
+            Some((admitted + shed - retries).max(0.0) / seconds)
+        }
         _ => None,
     };
     let called = [arrivals, admitted, shed].iter().any(|v| v.is_some_and(|v| v > 0.0));

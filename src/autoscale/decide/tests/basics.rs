@@ -26,9 +26,10 @@ fn concurrency_asks_for_calls_over_target() {
 
 #[test]
 fn within_tolerance_nothing_changes() {
-    for (in_flight, wanted) in [(14.0 * 10.0, 10), (14.0 * 9.01, 10), (14.0 * 8.9, 9), (14.0 * 10.01, 11)] {
-        let decision = once(&balanced(), &fleet(10, calls(in_flight)));
-        assert_eq!(decision.recommended, Some(wanted), "{in_flight}");
+    let per_pod = |demand: f64| demand * 14.0;
+    for (demand, wanted) in [(10.0, 10), (10.01, 11), (9.0, 10), (8.2, 10), (8.1, 9), (7.0, 7), (1.0, 1)] {
+        let decision = once(&balanced(), &fleet(10, calls(per_pod(demand))));
+        assert_eq!(decision.recommended, Some(wanted), "{demand}");
     }
 }
 
@@ -111,8 +112,9 @@ fn direct_follows_behavior() {
     let decision = process.seconds(100, &direct(8, calls(14.0)));
     assert_eq!((decision.recommended, decision.desired), (Some(1), 8));
     assert_eq!(decision.limited_by, Some(LimitedBy::ScaleDownStabilized));
-    let decision = process.seconds(270, &direct(8, calls(14.0)));
-    assert_eq!(decision.desired, 1);
+    let until = decision.hold_until.unwrap();
+    assert_eq!(process.after(until - 1 - process.now, &direct(8, calls(14.0))).desired, 8);
+    assert_eq!(process.after(1, &direct(8, calls(14.0))).desired, 1);
 }
 
 #[test]
@@ -149,6 +151,20 @@ fn nothing_goes_down_before_a_window_was_seen() {
     assert_eq!(process.tick(&young).recommended, Some(10), "another gateway's samples do not reach back");
     // Up needs no such patience.
     assert_eq!(Process::new(balanced()).tick(&fleet(10, calls(200.0))).recommended, Some(15));
+}
+
+#[test]
+fn one_sample_alone_raises_and_takes_nothing() {
+    let first = |traffic| {
+        let mut snapshot = fleet(4, traffic);
+        let pods = snapshot.pods.clone();
+        let load = snapshot.load.as_mut().unwrap();
+        (load.complete, load.stable, load.panic) =
+            (false, window(0.0, traffic, &pods), window(0.0, traffic, &pods));
+        once(&balanced(), &snapshot).recommended
+    };
+    assert_eq!(first(calls(93.0)), Some(7));
+    assert_eq!(first(calls(14.0)), Some(4));
 }
 
 #[test]
@@ -283,6 +299,11 @@ fn a_call_wakes_a_fleet_at_once() {
     }
     process.policy.activation_replicas = 3;
     assert_eq!(process.tick(&waiting).desired, 3);
+    // Also where this is the first sample of all, which covers no time.
+    let mut first = waiting.clone();
+    let load = first.load.as_mut().unwrap();
+    (load.complete, load.stable.seconds, load.panic.seconds) = (false, 0.0, 0.0);
+    assert_eq!(Process::new(process.policy.clone()).tick(&first).desired, 3);
     // A fleet that may not go to zero was put there by a person.
     process.policy.zero = None;
     assert_eq!(process.tick(&waiting).desired, 0);

@@ -68,6 +68,11 @@ fn all_metrics_gone() {
     assert_eq!(decision.reason, Reason::MetricsUnavailable);
     let decision = process.tick(&blind);
     assert_eq!((decision.recommended, decision.reason), (Some(6), Reason::Fallback));
+    // A process that has only just begun cannot know.
+    let mut new = Process::new(balanced());
+    let first = new.seconds(60, &blind);
+    assert_eq!((first.recommended, first.reason), (None, Reason::WarmingUp));
+    assert_eq!(new.tick(&blind).reason, Reason::MetricsUnavailable);
     // They are back: the time without them does not count on.
     process.tick(&fleet(4, calls(40.0)));
     assert_eq!(process.seconds(100, &blind).recommended, None);
