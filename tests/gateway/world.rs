@@ -78,22 +78,23 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     fn start(folder: &Path, name: &str, ports: Ports, peers: &[u16], fleet: &Value) -> Self {
-        Self::configured(folder, name, ports, (peers, fleet), |_| {})
+        Self::configured(folder, name, ports, (peers, fleet), Vec::new(), |_| {})
     }
 
-    /// The same, with a configuration that `change` has changed.
+    /// The same, with more flags and a configuration that `change` has changed.
     fn configured(
         folder: &Path,
         name: &str,
         ports: Ports,
         (peers, fleet): (&[u16], &Value),
+        more: Vec<String>,
         change: impl FnOnce(&mut Value),
     ) -> Self {
         let at = |port: u16| format!("127.0.0.1:{port}");
         let mut config = json!({
             "listen": at(ports.listen), "adminListen": at(ports.admin), "debugListen": at(ports.debug),
             "peerListen": at(ports.peer), "peers": peers.iter().map(|p| at(*p)).collect::<Vec<_>>(),
-            "keys": {"file": "keys.json"}, "fleets": [fleet], "reports": reports,
+            "keys": {"file": "keys.json"}, "fleets": [fleet],
         });
         change(&mut config);
         let file = folder.join(format!("{name}.yaml"));
@@ -372,10 +373,19 @@ impl Alone {
         fleet: &Value,
         change: impl FnOnce(&Path, &mut Value),
     ) -> Self {
+        Self::with_flags(pods, fleet, |_| Vec::new(), change).await
+    }
+
+    async fn with_flags(
+        pods: &[Pod],
+        fleet: &Value,
+        more: impl FnOnce(&Path) -> Vec<String>,
+        change: impl FnOnce(&Path, &mut Value),
+    ) -> Self {
         let folder = Folder::new();
         keys(&folder, &["k1"]);
-        let change = |config: &mut Value| change(&folder.0, config);
-        let gateway = Gateway::configured(&folder.0, "alone", Ports::new(), (&[], fleet), change);
+        let (more, change) = (more(&folder.0), |config: &mut Value| change(&folder.0, config));
+        let gateway = Gateway::configured(&folder.0, "alone", Ports::new(), (&[], fleet), more, change);
         gateway.serves().await;
         for pod in pods {
             gateway.wait_for("a probe", pod, |e| e["capability"]["known"] == true).await;
@@ -393,23 +403,11 @@ impl Alone {
     /// One that sends load reports, with a token and to holders of a certificate of a CA: both in files of its
     /// folder, see [`Self::put`], that are not there yet.
     pub(crate) async fn reporting(pods: &[Pod], receivers: &[String]) -> Self {
-        let folder = Folder::new();
-        keys(&folder, &["k1"]);
-        let file = |flag: &str, name: &str| format!("--reports-{flag}-file={}/{name}", folder.0.display());
-        let more = vec![file("token", "token"), file("ca", "ca.crt")];
         let fleet = fleet("demo", pods, &json!({}));
-        let gateway = Gateway::start_with(&folder.0, "alone", Ports::new(), &[], &fleet, receivers, more);
-        gateway.serves().await;
-        for pod in pods {
-            gateway.wait_for("a probe", pod, |e| e["capability"]["known"] == true).await;
-        }
-        Self { gateway, folder }
-    }
-
-    /// Writes a file of its folder at once, as mounted ones change.
-    pub(crate) fn put(&self, name: &str, content: &str) {
-        let new = self.folder.0.join(format!("{name}.new"));
-        fs::write(&new, content).unwrap();
-        fs::rename(new, self.folder.0.join(name)).unwrap();
+        let file = |folder: &Path, flag: &str, name: &str| {
+            format!("--reports-{flag}-file={}", folder.join(name).display())
+        };
+        let more = |folder: &Path| vec![file(folder, "token", "token"), file(folder, "ca", "ca.crt")];
+        Self::with_flags(pods, &fleet, more, |_, config| config["reports"] = json!(receivers)).await
     }
 }
