@@ -92,7 +92,7 @@ fn run(scenario: &Scenario, kinds: &[Kind], policy: &Policy, seeds: u64) -> Vec<
 fn show(scenario: &Scenario, all: &[Runs], report: &mut report::Report) {
     println!("{}: {}", scenario.name, scenario.about);
     println!(
-        "  {:<16}{:>16}{:>9}{:>16}{:>10}{:>8}{:>9}{:>9}{:>10}{:>8}{:>8}{:>9}",
+        "  {:<16}{:>16}{:>9}{:>16}{:>10}{:>8}{:>9}{:>9}{:>10}{:>14}{:>8}{:>8}{:>9}",
         "",
         "violations %",
         "wait s",
@@ -102,6 +102,7 @@ fn show(scenario: &Scenario, all: &[Runs], report: &mut report::Report) {
         "removed",
         "broken",
         "recovery",
+        "outage downs",
         "θ_U %",
         "θ_O %",
         "speedup"
@@ -118,7 +119,7 @@ fn show(scenario: &Scenario, all: &[Runs], report: &mut report::Report) {
         );
         let (violations, hours) = (runs.estimate(|s| s.violations), runs.estimate(|s| s.pod_hours));
         println!(
-            "  {:<16}{:>16}{:>9.2}{:>16}{:>10.1}{:>8.1}{:>9.1}{:>9.1}{:>10.0}{:>8.1}{:>8.1}{:>9.2}",
+            "  {:<16}{:>16}{:>9.2}{:>16}{:>10.1}{:>8.1}{:>9.1}{:>9.1}{:>10.0}{:>14.1}{:>8.1}{:>8.1}{:>9.2}",
             runs.kind.name(),
             interval(violations),
             mean(|s| s.p95_wait),
@@ -128,6 +129,7 @@ fn show(scenario: &Scenario, all: &[Runs], report: &mut report::Report) {
             mean(|s| f64::from(s.removed)),
             mean(|s| f64::from(s.sessions_broken)),
             mean(|s| f64::from(s.recovery)),
+            mean(|s| f64::from(s.downs_in_outage)),
             mean(|s| s.elasticity.theta_under),
             mean(|s| s.elasticity.theta_over),
             speedup.mean,
