@@ -204,6 +204,7 @@ impl Measure {
     }
 
     /// Calls that a server failed.
+    #[cfg(test)]
     pub(crate) fn n_failed(&self) -> u64 {
         self.n_failed
     }
