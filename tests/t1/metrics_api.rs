@@ -25,6 +25,7 @@ use crate::support::{
 
 const SERVICE: &str = "mcp-fleet-operator-api";
 const LOAD: &str = "mcp-fleet-operator-load";
+const AUDIENCE: &str = "--audience=mcp-fleet-operator";
 const MAP: &str = "mcp-fleet-operator-ca";
 const OURS: &str = "v1beta2.custom.metrics.k8s.io";
 const THEIRS: &str = "v1beta1.custom.metrics.k8s.io";
@@ -54,6 +55,7 @@ pub async fn from_registration_to_removal(_: Arc<Suite>) -> TestResult {
     stage.service("mcp-fleet-operator-api", 443)?;
     stage.start("op-0", 8443)?;
     stage.is_served().await?;
+    stage.a_fleet_has_a_value().await?;
     stage.discovery_is_whole().await?;
     stage.answers_are_kubernetes_own().await?;
     stage.reports_need_a_gateways_token().await?;
@@ -109,6 +111,7 @@ impl Stage {
             ("--load-service", LOAD.to_owned()),
             ("--ca-config-map", MAP.to_owned()),
             ("--gateway-service-account", "mcp-fleet-gateway".to_owned()),
+            ("--gateway-url", "http://gateway.invalid".to_owned()),
             ("--log-format", "text".to_owned()),
             ("--agent-image", "localhost/mcp-fleet:dev".to_owned()),
         ];
@@ -214,22 +217,59 @@ impl Stage {
         Ok(texts(&command.arg(format!("https://{host}:8443{path}")).output()?))
     }
 
-    async fn reports_need_a_gateways_token(&self) -> TestResult {
+    /// A token of a ServiceAccount of the product's namespace.
+    fn token(&self, account: &str, more: &[&str]) -> Result<String, Failed> {
+        let create = ["create", "token", account, "--namespace", NAMESPACE];
+        Ok(self.kubectl(&[&create[..], more].concat())?.1.trim().to_owned())
+    }
+
+    /// Reports arrive on one side, and the number that an HPA reads comes out of the API server.
+    async fn a_fleet_has_a_value(&self) -> TestResult {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "mcp-fleet-gateway", "namespace": NAMESPACE}});
         self.suite.cluster.apply(&account.to_string())?;
-        let token = |account: &str, audience: &[&str]| {
-            let create = ["create", "token", account, "--namespace", NAMESPACE];
-            Ok::<_, Failed>(self.kubectl(&[&create[..], audience].concat())?.1.trim().to_owned())
-        };
-        let audience = ["--audience=mcp-fleet-operator"];
+        let header = format!("Authorization: Bearer {}", self.token("mcp-fleet-gateway", &[AUDIENCE])?);
+        let namespace = self.suite.namespace("metrics").await?;
+        let spec = "{server: {image: a}, autoscaling: {minReplicas: 3, maxReplicas: 8}}";
+        let uid = namespace.fleet("github", spec).await?.metadata.uid;
+        let path = format!(
+            "{GROUP}/namespaces/{}/mcpfleets.mcpfleet.io/github/mcp_desired_replicas",
+            namespace.name
+        );
+        let mut sequence = 0;
+        let list = wait::until("a value", LIMIT, async || {
+            sequence += 1;
+            let fleet = json!({"namespace": namespace.name, "name": "github", "uid": uid, "ready": 3, "arrivals": sequence,
+                "admitted": sequence, "completions": {"ok": sequence}, "inFlightSeconds": 0.1 * f64::from(sequence)});
+            let report = json!({"version": 1, "gateway": "gw-0", "epoch": 1, "sequence": sequence,
+                "time": jiff::Timestamp::now().to_string(), "fleets": [fleet]});
+            let report = report.to_string();
+            let (_, sent, _) = self.curl(LOAD, "/v1/load", &["-H", &header, "-d", &report]).await.map_err(|e| format!("{e:?}"))?;
+            match self.kubectl(&["get", "--raw", &path]).map_err(|e| format!("{e:?}"))? {
+                (true, list, _) => Ok(list),
+                (_, _, err) => Err(format!("{sent}: {err}")),
+            }
+        })
+        .await?;
+        let list: Value = serde_json::from_str(&list)?;
+        assert_eq!(list["kind"], "MetricValueList");
+        let item = &list["items"][0];
+        assert_eq!(
+            (&item["value"], &item["describedObject"]["name"]),
+            (&json!("3"), &json!("github")),
+            "{list}"
+        );
+        Ok(())
+    }
+
+    async fn reports_need_a_gateways_token(&self) -> TestResult {
         let now = jiff::Timestamp::now();
-        let report = json!({"version": 1, "gateway": "gw-0", "epoch": 1, "sequence": 1, "time": now.to_string(), "fleets": []});
+        let report = json!({"version": 1, "gateway": "gw-0", "epoch": 2, "sequence": 1, "time": now.to_string(), "fleets": []});
         let report = report.to_string();
         for (token, code) in [
             ("nonsense".to_owned(), "401"),
-            (token("mcp-fleet-gateway", &[])?, "401"),
-            (token(SERVICE_ACCOUNT, &audience)?, "403"),
-            (token("mcp-fleet-gateway", &audience)?, "202"),
+            (self.token("mcp-fleet-gateway", &[])?, "401"),
+            (self.token(SERVICE_ACCOUNT, &[AUDIENCE])?, "403"),
+            (self.token("mcp-fleet-gateway", &[AUDIENCE])?, "202"),
         ] {
             let header = format!("Authorization: Bearer {token}");
             let (_, body, err) = self.curl(LOAD, "/v1/load", &["-H", &header, "-d", &report]).await?;

@@ -93,6 +93,8 @@ struct Port {
     readiness: Readiness,
     state: watch::Receiver<ApiState>,
     address: SocketAddr,
+    /// What clients call it.
+    host: &'static str,
     /// In ms since the Unix epoch.
     wall: Arc<AtomicI64>,
     stop: CancellationToken,
@@ -118,11 +120,15 @@ async fn start(leads: bool) -> Port {
 }
 
 async fn start_with(leads: bool, stub: Stub, front_proxy: Ca) -> Port {
+    start_as(leads, stub, front_proxy, |_| {}).await
+}
+
+async fn start_as(leads: bool, stub: Stub, front_proxy: Ca, change: impl FnOnce(&mut Config)) -> Port {
     front_proxy.trusted(&stub);
     let board = Arc::new(Board::default());
     board.set(FleetKey::new("team-a", "github"), value(7, NOW));
     board.set(FleetKey::new("team-a", "old"), value(7, NOW - 31_000));
-    let config = Config {
+    let mut config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         namespace: "sys".into(),
         pod_name: "op-0".into(),
@@ -133,6 +139,8 @@ async fn start_with(leads: bool, stub: Stub, front_proxy: Ca) -> Port {
         audience: "mcp-fleet-operator".into(),
         load_token_file: None,
     };
+    change(&mut config);
+    let host = if config.metrics_api_service.is_some() { "op-api.sys.svc" } else { "op-load.sys.svc" };
     let wall = Arc::new(AtomicI64::new(NOW));
     let clock = Arc::clone(&wall);
     let term = leads.then(|| Instant::now() + Duration::from_secs(3600));
@@ -150,7 +158,7 @@ async fn start_with(leads: bool, stub: Stub, front_proxy: Ca) -> Port {
     let api = MetricsApi::bind(config, parts, &readiness, &mut Registry::default()).await.unwrap();
     let (address, state, stop) = (api.local_addr().unwrap(), api.state(), CancellationToken::new());
     let running = tokio::spawn(api.run(stop.clone()));
-    let port = Port { stub, front_proxy, board, readiness, state, address, wall, stop, running };
+    let port = Port { stub, front_proxy, board, readiness, state, address, host, wall, stop, running };
     port.until("the certificate", || port.published().is_some()).await;
     port
 }
@@ -200,7 +208,7 @@ impl Port {
         };
         config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("op-api.sys.svc").unwrap();
+        let name = ServerName::try_from(self.host).unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
@@ -532,4 +540,62 @@ async fn what_cleanup_removes_does_not_come_back() {
     assert!(said[0].ends_with("belongs to somebody else, left alone"), "{said:?}");
     assert!(port.stub.get(OURS).is_some());
     port.end().await;
+}
+
+#[tokio::test]
+async fn an_operator_of_one_namespace_takes_reports_and_nothing_else() {
+    let file = std::env::temp_dir().join(format!("mcp-fleet-shared-{:08x}", rand::random::<u32>()));
+    std::fs::write(&file, "secret").unwrap();
+    let port = start_as(true, Stub::answering(reviews), ca(), |config| {
+        config.metrics_api_service = None;
+        config.gateway_user = None;
+        config.load_token_file = Some(file.clone());
+    })
+    .await;
+    assert_eq!(*port.state.borrow(), ApiState::Disabled);
+    assert!(port.readiness.is_ready());
+    for path in ["/apis", GROUP, GITHUB, "/openapi/v2"] {
+        assert_eq!(port.aggregator(path, MASTERS).await.0, 404, "{path}");
+    }
+    let report = json!({"version": 1, "gateway": "gw-0", "epoch": 1, "sequence": 1, "time": "2026-11-20T21:00:00Z", "fleets": []});
+    for (token, code) in [("secret", 202), ("good", 401)] {
+        let authorization = format!("Bearer {token}");
+        let headers = [("authorization", authorization.as_str())];
+        let (seen, body) = port.ask(None, request("POST", "/v1/load", &headers, &report.to_string())).await;
+        assert_eq!(seen.as_u16(), code, "{body}");
+    }
+    let union = || port.stub.get(MAP).is_some_and(|map| map["data"]["ca.crt"] == map["data"]["op-0.crt"]);
+    port.until("the union for the gateways", union).await;
+    assert!(port.stub.get(OURS).is_none());
+    assert_eq!(port.stub.n(), 0, "no review without the right to it");
+    std::fs::remove_file(&file).unwrap();
+    port.end().await;
+}
+
+#[tokio::test]
+async fn flags_that_let_nobody_report_are_refused() {
+    let stub = Stub::answering(reviews);
+    let parts = Parts {
+        client: stub.client(),
+        leadership: Leadership::fixed(None),
+        board: Arc::default(),
+        ledger: Arc::default(),
+        urgent: Arc::default(),
+        clock: Arc::new(|| Now { mono: 0, wall: NOW }),
+        labels: Arc::new(|_| None),
+        dropped: SamplesDropped::default(),
+    };
+    let config = Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        namespace: "sys".into(),
+        pod_name: "op-0".into(),
+        metrics_api_service: None,
+        load_service: Some("op-load".into()),
+        ca_config_map: "op-ca".into(),
+        gateway_user: None,
+        audience: "mcp-fleet-operator".into(),
+        load_token_file: None,
+    };
+    let refused = MetricsApi::bind(config, parts, &Readiness::default(), &mut Registry::default()).await;
+    assert!(refused.err().unwrap().to_string().contains("--gateway-service-account"));
 }
