@@ -74,9 +74,13 @@ impl Note {
     }
 }
 
-/// What the step from one status to the next is worth saying.
-pub fn transitions(old: &McpFleetStatus, new: &McpFleetStatus) -> Vec<Note> {
-    let mut notes: Vec<Note> = rescale(old, new).into_iter().chain(actuator(old, new)).collect();
+/// What the step from one status to the next is worth saying. `cause`: the decision that led to the scale.
+pub fn transitions(
+    old: &McpFleetStatus,
+    new: &McpFleetStatus,
+    cause: Option<&AutoscalingStatus>,
+) -> Vec<Note> {
+    let mut notes: Vec<Note> = rescale(old, new, cause).into_iter().chain(actuator(old, new)).collect();
     for type_ in
         [types::ACCEPTED, types::READY, types::PROGRESSING, types::ABLE_TO_SCALE, types::SCALING_ACTIVE]
     {
@@ -94,21 +98,28 @@ pub fn transitions(old: &McpFleetStatus, new: &McpFleetStatus) -> Vec<Note> {
     notes
 }
 
-/// One line for a change of the scale: `4→7: concurrency 93/14=6.7, cpu 2.1, limitedBy=ScaleUpLimit`.
-fn rescale(old: &McpFleetStatus, new: &McpFleetStatus) -> Option<Note> {
+/// One line for a change of the scale: `4→7: concurrency 93/14=6.7, cpu 2.1, limitedBy=ScaleUpLimit`. `cause`: the
+/// decision that asked for it, where it is known; the newest one was made at the new scale already.
+fn rescale(old: &McpFleetStatus, new: &McpFleetStatus, cause: Option<&AutoscalingStatus>) -> Option<Note> {
     let scaling = new.autoscaling.as_ref()?;
     let (from, to) = (old.autoscaling.as_ref()?.current_replicas?, scaling.current_replicas?);
     if from == to || scaling.effective_actuator == "Off" {
         return None;
     }
-    let mut parts: Vec<String> = scaling.terms.iter().filter(|t| asks(t)).take(MAX_TERMS).map(term).collect();
-    if parts.is_empty() {
-        parts.extend(scaling.reason.clone());
+    let told = cause.unwrap_or(scaling);
+    let mut parts: Vec<String> = told.terms.iter().filter(|t| asks(t)).take(MAX_TERMS).map(term).collect();
+    // Where the terms do not say it.
+    let says_more = |r: &str| ["Activation", "Idle", "Panic", "Fallback", "Paused"].contains(&r);
+    if let Some(reason) =
+        told.reason.clone().filter(|r| parts.is_empty() || (cause.is_some() && says_more(r)))
+    {
+        parts.insert(0, reason);
     }
     // What cut the step, where it did not reach what was asked for. The rest that follows each step cuts the next.
     let limit =
         condition(new, types::SCALING_LIMITED).filter(|c| c.status == "True").map(|c| c.reason.clone());
-    if let Some(limit) = limit.filter(|_| scaling.desired_replicas != Some(to)) {
+    let limit = limit.filter(|_| scaling.desired_replicas != Some(to));
+    if let Some(limit) = cause.map_or(limit, |cause| cause.limited_by.clone()) {
         parts.push(format!("limitedBy={limit}"));
     }
     Some(Note::normal("SuccessfulRescale", format!("{from}→{to}: {}", parts.join(", "))))

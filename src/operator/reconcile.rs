@@ -34,7 +34,7 @@ use super::{
 use crate::{
     api::{
         names,
-        v1alpha1::{McpFleet, McpFleetStatus},
+        v1alpha1::{AutoscalingStatus, McpFleet, McpFleetStatus},
     },
     domain::FleetKey,
     runtime::{
@@ -205,7 +205,7 @@ impl Context {
         let desired = desired::build(&fleet, &facts, &self.rendering);
         let plan = plan(&fleet, desired, &observed, known.selector.is_some());
         let applier = Applier { client: &self.client, leadership: &self.leadership, caches: &self.caches };
-        let mut report = Report { blocked: plan.blocked, known: known.clone(), wait: None };
+        let mut report = Report { blocked: plan.blocked, known: known.clone(), cause: None, wait: None };
         let mut notes = Vec::new();
         for effect in &plan.effects {
             match effect {
@@ -247,6 +247,7 @@ impl Context {
         let observed = observe(&self.caches, key, &fleet.uid);
         let holder = fleet.scaling.is_ours().then(|| replicas_holder(raw)).flatten();
         let scaled = self.scaler.of(key);
+        report.cause = scaled.as_ref().and_then(status::cause);
         let scaling = ScalingFacts { scaled: scaled.as_ref(), api: self.scaler.api_state(), holder };
         let mut new =
             status::build(fleet, &observed, &report.blocked, &scaling, &report.known, Timestamp::now());
@@ -262,7 +263,7 @@ impl Context {
         known: &McpFleetStatus,
     ) -> Result<Action, ReconcileError> {
         let new = status::build_invalid(error, meta.generation.unwrap_or_default(), known, Timestamp::now());
-        let mut report = Report { blocked: Vec::new(), known: known.clone(), wait: None };
+        let mut report = Report { blocked: Vec::new(), known: known.clone(), cause: None, wait: None };
         self.write_status(meta, key, &mut report, new).await?;
         // Only an edit helps, and an edit is an event.
         Ok(Action::await_change())
@@ -298,7 +299,7 @@ impl Context {
         };
         self.metrics.wrote(names::KIND, "status");
         self.states.wrote(key, &written);
-        let notes = events::transitions(&report.known, &new);
+        let notes = events::transitions(&report.known, &new, report.cause.as_ref());
         report.known = new;
         self.recorder.publish(&written.object_ref(&()), notes).await;
         Ok(())
@@ -334,6 +335,8 @@ fn fewer(effect: &Effect, observed: &Observed) -> Option<i32> {
 struct Report {
     blocked: Vec<Blocked>,
     known: McpFleetStatus,
+    /// The decision that led to the present scale.
+    cause: Option<AutoscalingStatus>,
     /// A minor change waits for this long.
     wait: Option<Duration>,
 }

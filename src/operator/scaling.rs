@@ -34,6 +34,8 @@ impl EffectiveActuator {
 pub struct Scaled {
     /// The newest decision.
     pub decision: Decision,
+    /// The last decision at another N, where it asked for a change: what led to this N.
+    pub cause: Option<Decision>,
     /// What another process would need.
     pub persisted: Persisted,
     /// Who acts.

@@ -25,7 +25,7 @@ use crate::api::{
 
 use autoscaling::News;
 
-pub use autoscaling::persisted;
+pub use autoscaling::{cause, persisted};
 pub use rollout::Rollout;
 pub use scaling::ScalingFacts;
 

@@ -64,6 +64,7 @@ pub(crate) fn scaled() -> Scaled {
             guards: vec![Guard::Latency],
             hold_until: None,
         },
+        cause: None,
         persisted: Persisted {
             replicas: Some(6),
             last_up: Some(90_000_000),

@@ -252,7 +252,12 @@ impl World {
                 "spec": {"serviceAccountName": format!("mcp-{fleet}"), "automountServiceAccountToken": false,
                     "containers": [{"name": "server", "image": "a"}]},
             });
-            pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+            let pod: Pod = serde_json::from_value(pod)?;
+            // The operator makes the ServiceAccount, perhaps only now.
+            wait::until("a pod", wait::LIMIT, async || {
+                pods.create(&PostParams::default(), &pod).await.map(drop).map_err(|e| e.to_string())
+            })
+            .await?;
             let ready = json!({"status": {"phase": "Running", "conditions": [
                 {"type": "Ready", "status": "True", "lastTransitionTime": Timestamp::now().to_string()}]}});
             pods.patch_status(&format!("{fleet}-{i}"), &PatchParams::default(), &Patch::Merge(ready)).await?;

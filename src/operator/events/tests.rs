@@ -37,7 +37,7 @@ fn scaled(actuator: &str, current: i32, desired: i32, terms: &[(&str, &str, &str
 }
 
 fn said(old: &McpFleetStatus, new: &McpFleetStatus) -> Vec<(&'static str, String)> {
-    transitions(old, new).into_iter().map(|n| (n.reason, n.text)).collect()
+    transitions(old, new, None).into_iter().map(|n| (n.reason, n.text)).collect()
 }
 
 #[test]
@@ -58,6 +58,32 @@ fn each_change_of_the_scale_is_explained_in_one_line() {
     assert_eq!(said(&zero, &one), line("0→1: Activation"));
     assert!(said(&scaled("Off", 2, 2, &[]), &scaled("Off", 5, 2, &[])).is_empty(), "not ours to explain");
     assert!(said(&McpFleetStatus::default(), &one).is_empty(), "the first that is known is no change");
+}
+
+#[test]
+fn a_change_is_explained_by_the_decision_that_led_to_it() {
+    let terms = [("concurrency", "93", "14", "6.7")];
+    let (before, after) = (scaled("Direct", 4, 4, &terms), scaled("Direct", 6, 6, &[]));
+    let said = |before, after, cause: &McpFleetStatus| {
+        let notes = transitions(before, after, cause.autoscaling.as_ref());
+        notes.into_iter().map(|n| n.text).collect::<Vec<_>>()
+    };
+    let mut cause = scaled("Direct", 4, 7, &terms);
+    let mut decided = |reason: &str, limited_by: Option<&str>| {
+        let autoscaling = cause.autoscaling.as_mut().expect("a decision");
+        autoscaling.reason = Some(reason.into());
+        autoscaling.limited_by = limited_by.map(str::to_owned);
+        cause.clone()
+    };
+    assert_eq!(
+        said(&before, &after, &decided("ScaleUp", Some("ScaleUpLimit"))),
+        ["4→6: concurrency 93/14=6.7, limitedBy=ScaleUpLimit"]
+    );
+    assert_eq!(said(&before, &after, &decided("Panic", None)), ["4→6: Panic, concurrency 93/14=6.7"]);
+    let mut idle = scaled("Direct", 1, 0, &[]);
+    idle.autoscaling.iter_mut().for_each(|a| a.reason = Some("Idle".into()));
+    let (one, zero) = (scaled("Direct", 1, 1, &[]), scaled("Direct", 0, 0, &[]));
+    assert_eq!(said(&one, &zero, &idle), ["1→0: Idle"]);
 }
 
 #[test]
@@ -85,7 +111,7 @@ fn a_scaler_that_is_blind_is_said_once() {
 #[test]
 fn only_what_a_user_would_ask_about() {
     let reasons = |old: &[(&str, &str, &str)], new: &[(&str, &str, &str)]| -> Vec<(&'static str, bool)> {
-        transitions(&status(old), &status(new)).into_iter().map(|n| (n.reason, n.warning)).collect()
+        transitions(&status(old), &status(new), None).into_iter().map(|n| (n.reason, n.warning)).collect()
     };
     let pending = [("Ready", "False", "Pending")];
     let ready = [("Ready", "True", "Ready")];

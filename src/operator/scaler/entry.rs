@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     autoscale::{
-        decision::Decision,
+        decision::{Decision, Reason},
         policy::Policy,
         snapshot::Pause,
         state::{Persisted, State},
@@ -41,6 +41,8 @@ pub struct Entry {
     pub state: State,
     /// The newest decision.
     pub made: Option<Made>,
+    /// The last one at another N, where it asked for a change.
+    cause: Option<Decision>,
     /// Our own newest write of the scale, until the watch tells of it.
     pub wrote: Option<Wrote>,
     /// A write is under way.
@@ -93,6 +95,7 @@ impl Entry {
             pause: pause::of(object.annotations()),
             state,
             made: None,
+            cause: None,
             wrote: None,
             writing: false,
             failures: (0, 0),
@@ -145,8 +148,18 @@ impl Entry {
     }
 
     /// Remembers a decision; whether a pass has to be asked for.
-    pub fn decided(&mut self, made: Made, state: State, leads: bool) -> bool {
+    pub fn decided(&mut self, mut made: Made, state: State, leads: bool) -> bool {
         self.state = state;
+        // No gateway can have reported yet on a fleet that was only just made.
+        let window = self.policy().map_or(0, |p| p.windows.stable);
+        if made.decision.reason == Reason::MetricsUnavailable && made.at.mono - self.since < window {
+            made.decision.reason = Reason::WarmingUp;
+        }
+        if let Some(before) = self.made.take().filter(|before| before.replicas != made.replicas) {
+            let Made { decision, replicas, .. } = before;
+            let asked = decision.recommended.is_some_and(|n| n != replicas) || decision.desired != replicas;
+            self.cause = asked.then_some(decision);
+        }
         *self.counts.entry(made.decision.reason.as_str()).or_default() += 1;
         let cooling = self.cooldown_until(made.at.mono).is_some();
         let told = Told::of(&made.decision, made.replicas, made.effective, cooling);
@@ -177,6 +190,7 @@ impl Entry {
         }
         Some(Scaled {
             decision: made.decision.clone(),
+            cause: self.cause.clone(),
             persisted: self.state.persist(made.at),
             effective: made.effective,
             replicas: made.replicas,

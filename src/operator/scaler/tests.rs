@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{names, v1alpha1::McpFleet},
-    autoscale::{board::Published, time::Now},
+    autoscale::{board::Published, decision::Reason, time::Now},
     domain::FleetKey,
     operator::{
         cache::Entry,
@@ -183,6 +183,11 @@ fn an_own_write_counts_before_the_watch_tells_of_it() {
     let scaled = world.scaler.of(&World::key()).expect("a decision");
     assert_eq!((scaled.replicas, scaled.effective), (4, EffectiveActuator::Direct));
     assert_eq!(scaled.persisted.last_up, Some(scaled.at), "the rest begins");
+    let cause = scaled.cause.as_ref().map(|c| (c.reason, c.recommended));
+    assert!(
+        matches!(cause, Some((Reason::ScaleUp | Reason::Panic, Some(4)))),
+        "what asked for it: {cause:?}"
+    );
     assert_eq!(scaled.cooldown_until, Some(scaled.at + 60_000));
     // A status of ours, still with the old scale; then the change itself.
     world.fleet["metadata"]["resourceVersion"] = json!("103");
@@ -343,6 +348,19 @@ fn a_restart_says_nothing_before_it_knows_something() {
     world.now += 15_000;
     assert!(world.look().pass, "none will");
     assert!(world.scaler.of(&World::key()).is_some());
+}
+
+#[test]
+fn a_new_fleet_warms_up_before_anything_is_missed() {
+    let mut world = World::new(&json!({}));
+    let mut reason = |now| {
+        world.now = now;
+        world.look();
+        world.scaler.of(&World::key()).map(|s| s.decision.reason)
+    };
+    assert_eq!(reason(0), Some(Reason::WarmingUp));
+    assert_eq!(reason(9_999), Some(Reason::WarmingUp));
+    assert_eq!(reason(10_000), Some(Reason::MetricsUnavailable), "nobody reports on it");
 }
 
 #[test]

@@ -37,6 +37,12 @@ pub(super) fn status(scaled: Option<&Scaled>, old: Option<&AutoscalingStatus>) -
     }
 }
 
+/// The decision that led to the present scale, in the same words.
+pub fn cause(scaled: &Scaled) -> Option<AutoscalingStatus> {
+    let decision = scaled.cause.clone()?;
+    Some(render(&Scaled { decision, ..scaled.clone() }))
+}
+
 fn render(scaled: &Scaled) -> AutoscalingStatus {
     let Scaled { decision, persisted, effective, replicas, cooldown_until, .. } = scaled;
     let Persisted { replicas: _, last_up, last_down, baseline_hold_ms, recommendations, scale_events } =
