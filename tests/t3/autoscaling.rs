@@ -7,7 +7,11 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::api::ListParams;
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::Instant,
+};
 
 use crate::{
     lab,
@@ -46,12 +50,12 @@ async fn autoscaling(ns: &Namespace, fleet: &str) -> Result<Value, String> {
     Ok(told)
 }
 
-/// Waits until the fleet wants and has `n` replicas; what it then says of itself.
-async fn scaled(ns: &Namespace, fleet: &str, n: i32) -> Result<Value, Failed> {
-    wait::until(&format!("{fleet} at {n}"), SCALING, async || {
+/// Waits until the fleet wants and has so many replicas; what it then says of itself.
+async fn scaled(ns: &Namespace, fleet: &str, n: std::ops::RangeInclusive<i64>) -> Result<Value, Failed> {
+    wait::until(&format!("{fleet} at {n:?}"), SCALING, async || {
         let told = autoscaling(ns, fleet).await?;
-        let seen = [&told["spec"], &told["desiredReplicas"], &told["ready"]];
-        if seen.iter().all(|v| **v == n) { Ok(told) } else { Err(told.to_string()) }
+        let seen = ["spec", "desiredReplicas", "ready"].map(|key| told[key].as_i64().unwrap_or(-1));
+        if seen.iter().all(|m| *m == seen[0] && n.contains(m)) { Ok(told) } else { Err(told.to_string()) }
     })
     .await
 }
@@ -90,6 +94,9 @@ async fn served(ns: &Namespace, fleet: &str, spec: &Value) -> Result<String, Fai
     Ok(url)
 }
 
+/// Calls that take so long that what a busy client does between two of them does not count.
+const LONG: &str = r#"{"milliseconds":2000}"#;
+
 /// So many calls at once, of so many milliseconds.
 fn calls<'a>(concurrency: &'a str, arguments: &'a str) -> [&'a str; 6] {
     ["--tool", "sleep", "--arguments", arguments, "--concurrency", concurrency]
@@ -98,24 +105,24 @@ fn calls<'a>(concurrency: &'a str, arguments: &'a str) -> [&'a str; 6] {
 pub async fn load_scales_up_and_down_and_no_call_fails(suite: Arc<Suite>) -> TestResult {
     lab::install(&suite)?;
     let ns = suite.namespace("elastic").await?;
-    let metrics = json!({"concurrency": {"target": {"averageValue": "5"}}});
-    let url = served(&ns, "elastic", &elastic(1, 4, &metrics)).await?;
-    // About four calls at a time, all the way through.
+    let metrics = json!({"concurrency": {"target": {"averageValue": "3"}}});
+    let url = served(&ns, "elastic", &elastic(1, 3, &metrics)).await?;
+    // About four calls at a time and never more than six, all the way through: two replicas at most.
     let steady = Load::start_at(&suite, &ns, "steady", &url, "modern", Connections::PerCall).await?;
-    let more = Load::start_with(&suite, &ns, "more", &url, &calls("9", r#"{"milliseconds":1000}"#)).await?;
-    let up = scaled(&ns, "elastic", 3).await?;
+    let more = Load::start_with(&suite, &ns, "more", &url, &calls("9", LONG)).await?;
+    let up = scaled(&ns, "elastic", 3..=3).await?;
     let concurrency = term(&up, "concurrency").ok_or_else(|| format!("no concurrency in {up}"))?;
-    // What is wanted follows from what was measured: 5 calls for each replica.
+    // What is wanted follows from what was measured: 3 calls for each replica.
     let (total, demand) = (number(&concurrency["total"]), number(&concurrency["demand"]));
-    if !(10.0..=15.5).contains(&total) || (demand - total / 5.0).abs() > 0.3 {
-        return Err(format!("13 calls at a time are {up}").into());
+    if !(6.0..=16.0).contains(&total) || demand + 0.1 < total / 3.0 {
+        return Err(format!("up to 15 calls at a time are {up}").into());
     }
     more.stop(&ns).await?;
-    scaled(&ns, "elastic", 1).await?;
+    scaled(&ns, "elastic", 1..=2).await?;
     let report = steady.stop(&ns).await?;
     let told = rescales(&ns, "elastic").await?;
     let says = |to: &str| told.iter().any(|note| note.contains(to) && note.contains("concurrency"));
-    if !says("→3") || !says("→1") || !told.iter().all(|note| note.contains(':')) {
+    if !says("→3") || !(says("→2") || says("→1")) || !told.iter().all(|note| note.contains(':')) {
         return Err(format!("{told:?}").into());
     }
     eprintln!("autoscaling: {told:?}, {} calls meanwhile, none failed", report["calls"]);
@@ -126,12 +133,12 @@ pub async fn an_outage_that_fails_fast_takes_nothing_away(suite: Arc<Suite>) -> 
     lab::install(&suite)?;
     let ns = suite.namespace("outage").await?;
     let metrics =
-        json!({"concurrency": {"target": {"averageValue": "5"}}, "errorRate": {"threshold": "0.2"}});
-    let url = served(&ns, "outage", &elastic(1, 4, &metrics)).await?;
-    let load = Load::start_with(&suite, &ns, "load", &url, &calls("13", r#"{"milliseconds":1000}"#)).await?;
-    scaled(&ns, "outage", 3).await?;
-    // More failures than calls, and in next to no time: by concurrency alone one replica would do.
-    let failing = ["--url", &url, "load", "--tool", "fail_http", "--concurrency", "4", "--rate", "40"];
+        json!({"concurrency": {"target": {"averageValue": "3"}}, "errorRate": {"threshold": "0.1"}});
+    let url = served(&ns, "outage", &elastic(1, 3, &metrics)).await?;
+    let load = Load::start_with(&suite, &ns, "load", &url, &calls("16", r#"{"milliseconds":500}"#)).await?;
+    scaled(&ns, "outage", 3..=3).await?;
+    // Few calls, which all fail in next to no time: by concurrency alone one replica would do.
+    let failing = ["--url", &url, "load", "--tool", "fail_http", "--concurrency", "4", "--rate", "4"];
     lab::start_client(&ns, "failing", &failing).await?;
     wait::until("the guard", SCALING, async || {
         let told = autoscaling(&ns, "outage").await?;
@@ -140,19 +147,20 @@ pub async fn an_outage_that_fails_fast_takes_nothing_away(suite: Arc<Suite>) -> 
     })
     .await?;
     load.stop(&ns).await?;
-    let outage = Instant::now();
     wait::holds("the scale in the outage", OUTAGE, async || {
         let told = autoscaling(&ns, "outage").await?;
         if told["spec"].as_i64() >= Some(3) { Ok(()) } else { Err(told.to_string()) }
     })
     .await?;
-    let told = autoscaling(&ns, "outage").await?;
-    if told["limitedBy"] != "ErrorGuard" {
-        return Err(format!("after {:?} of failures: {told}", outage.elapsed()).into());
-    }
+    wait::until("the guard alone to hold the scale", SCALING, async || {
+        let told = autoscaling(&ns, "outage").await?;
+        let holds = told["limitedBy"] == "ErrorGuard" && told["spec"] == 3 && number(&told["demand"]) <= 2.0;
+        if holds { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
     lab::gone(&ns, "failing", lab::delete(&ns, "failing").await?).await?;
     // Over: now it may.
-    scaled(&ns, "outage", 1).await?;
+    scaled(&ns, "outage", 1..=1).await?;
     lab::delete_fleet(&ns, "outage").await
 }
 
@@ -163,14 +171,14 @@ pub async fn what_waits_in_the_gateway_asks_for_replicas(suite: Arc<Suite>) -> T
         json!({"concurrency": {"target": {"averageValue": "4"}}, "queueDepth": {"drainSeconds": 1}});
     let spec = lab::with(elastic(1, 3, &metrics), "/gateway/maxRequestsPerPod", json!(4));
     let url = served(&ns, "queue", &spec).await?;
-    let load = Load::start_with(&suite, &ns, "load", &url, &calls("10", r#"{"milliseconds":1000}"#)).await?;
+    let load = Load::start_with(&suite, &ns, "load", &url, &calls("11", LONG)).await?;
     wait::until("what waits to be told", SCALING, async || {
         let told = autoscaling(&ns, "queue").await?;
         let waits = term(&told, "queueDepth").is_some_and(|t| number(&t["total"]) > 0.0);
         if waits || told["spec"] == 3 { Ok(()) } else { Err(told.to_string()) }
     })
     .await?;
-    scaled(&ns, "queue", 3).await?;
+    scaled(&ns, "queue", 3..=3).await?;
     load.stop(&ns).await?;
     lab::delete_fleet(&ns, "queue").await
 }
@@ -178,27 +186,25 @@ pub async fn what_waits_in_the_gateway_asks_for_replicas(suite: Arc<Suite>) -> T
 pub async fn the_first_call_wakes_a_fleet_at_zero(suite: Arc<Suite>) -> TestResult {
     lab::install(&suite)?;
     let ns = suite.namespace("zero").await?;
-    let metrics = json!({"concurrency": {"target": {"averageValue": "5"}}});
+    let metrics = json!({"concurrency": {"target": {"averageValue": "3"}}});
     let spec = lab::with(elastic(0, 2, &metrics), "/autoscaling/scaleToZero", json!({"idleSeconds": 10}));
-    let url = served(&ns, "sleepy", &spec).await?;
-    wait::until("the fleet at zero", SCALING, async || {
+    // It may be at zero before it was ever called.
+    ns.fleet("sleepy", &spec.to_string()).await?;
+    wait::until("the fleet at zero, and known to be idle", SCALING, async || {
         let told = autoscaling(&ns, "sleepy").await?;
-        if told["spec"] == 0 { Ok(()) } else { Err(told.to_string()) }
+        if told["spec"] == 0 && told["reason"] == "ScaledToZero" { Ok(()) } else { Err(told.to_string()) }
     })
     .await?;
     lab::settled(&ns, "sleepy", 0, |_| true).await?;
-    ns.condition("sleepy", "Ready", "True", "ScaledToZero").await?;
+    let fleet = ns.condition("sleepy", "Ready", "True", "ScaledToZero").await?;
+    let url = fleet.status.and_then(|s| s.url).ok_or("no status.url")?;
 
-    // From a node: the start of a client's pod is not to be measured.
     let gateway: Service =
         Namespace::existing(lab::SYSTEM, suite.client.clone()).api().get("mcp-fleet-gateway").await?;
     let address = gateway.spec.and_then(|s| s.cluster_ip).ok_or("no cluster IP")?;
-    let path = url.split('/').skip(3).collect::<Vec<_>>().join("/");
-    let client = concat!(env!("CARGO_TARGET_TMPDIR"), "/../images/mcp-call");
-    let mut command = suite.cluster.command_on_node(1, client);
-    command.args(["--url", &format!("http://{address}/{path}"), "--lifecycle", "modern", "call", "whoami"]);
+    let forward = suite.cluster.forward(&format!("{address}:80"))?;
     let start = Instant::now();
-    let answer = tokio::task::spawn_blocking(move || command.output().map(|output| (output, Instant::now())));
+    let answer = tokio::spawn(whoami(forward.port(), url));
     let serves = wait::until("an endpoint that serves", SCALING, async || {
         let params = ListParams::default().labels("mcpfleet.io/fleet=sleepy");
         let slices = ns.api::<EndpointSlice>().list(&params).await.map_err(|e| e.to_string())?;
@@ -207,11 +213,12 @@ pub async fn the_first_call_wakes_a_fleet_at_zero(suite: Arc<Suite>) -> TestResu
             endpoints.filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count();
         if ready > 0 { Ok(Instant::now()) } else { Err("none".to_owned()) }
     })
-    .await?;
-    let (output, answered) = answer.await??;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    .await;
+    let (said, answered) = answer.await??;
+    if !said.starts_with("HTTP/1.1 200") || !said.contains("sleepy-") {
+        return Err(format!("{said}\nthe fleet: {:?}, {serves:?}", autoscaling(&ns, "sleepy").await).into());
     }
+    let serves = serves?;
     let (started, after) = (serves - start, answered.saturating_duration_since(serves));
     eprintln!(
         "autoscaling: 0 → 1, an endpoint served after {started:.2?}, the held call was answered {after:.2?} later"
@@ -220,4 +227,30 @@ pub async fn the_first_call_wakes_a_fleet_at_zero(suite: Arc<Suite>) -> TestResu
         return Err(format!("answered {after:?} after an endpoint served").into());
     }
     lab::delete_fleet(&ns, "sleepy").await
+}
+
+/// One call of a fleet, over a port that leads to the gateways; the whole answer, and when it was there. From here and
+/// not from a pod: the start of a client's pod is not to be measured.
+async fn whoami(port: u16, url: String) -> std::io::Result<(String, Instant)> {
+    let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap_or_default();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "name": "whoami", "arguments": {},
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "t3", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        },
+    }})
+    .to_string();
+    let head = format!(
+        "POST /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n\
+         mcp-method: tools/call\r\nmcp-name: whoami\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(format!("{head}{body}").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok((answer, Instant::now()))
 }
