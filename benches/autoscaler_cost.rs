@@ -2,6 +2,8 @@
 //! targets and how each is measured stand in `benches/README.md`. Needs no cluster.
 #![allow(unreachable_pub, clippy::print_stdout, missing_docs, reason = "a benchmark: it talks to a person")]
 
+#[path = "autoscaler_cost/api.rs"]
+mod api;
 #[path = "autoscaler_cost/cpu.rs"]
 mod cpu;
 #[path = "autoscaler_cost/decisions.rs"]
@@ -22,5 +24,6 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut report = Report::new("autoscaler-cost");
     decisions::measure(&mut report)?;
     ingestion::measure(&mut report)?;
+    api::measure(&mut report)?;
     report.finish()
 }
