@@ -236,11 +236,6 @@ impl<'a> World<'a> {
         self.alive.iter().map(|id| (*id, &self.pods[*id as usize]))
     }
 
-    /// Calls that wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Gateways that should report: those whose endpoints are ready.
     pub(crate) fn expected_gateways(&self) -> usize {
         self.gateways.iter().filter(|g| g.epoch.is_some()).count()
