@@ -98,6 +98,10 @@ bench-gateway: ## The gateway beside nginx, haproxy and envoy: cost, delay, stre
 	cargo build --release --bin mcp-fleet
 	cargo run --release --quiet -p mcp-fleet-bench-gateway -- --gateway target/release/mcp-fleet $(ARGS)
 
+.PHONY: bench-autoscaler-cost
+bench-autoscaler-cost: ## What the autoscaler costs the operator at 10,000 fleets, as a share of a core
+	cargo bench --bench autoscaler_cost
+
 .PHONY: bench-autoscaler
 bench-autoscaler: ## Balanced beside five other autoscalers in simulated scenarios, 20 seeds each (some minutes)
 	cargo bench --bench autoscaler -- $(ARGS)

@@ -146,8 +146,8 @@ say "10. A call wakes it: the gateway holds the call until a pod serves"
 called=$SECONDS
 mcp client-wake --url "$url" call whoami
 echo "answered after $((SECONDS - called)) s, with the start of the client's and of the server's pod"
-show kubectl -n demo get events --sort-by=.lastTimestamp \
-  --field-selector involvedObject.kind=McpFleet,reason=SuccessfulRescale -o custom-columns=WHY:.message
+show kubectl -n demo get events --sort-by=.eventTime \
+  --field-selector involvedObject.kind=McpFleet,reason=SuccessfulRescale -o custom-columns=TIME:.eventTime,WHY:.message
 
 say "What there is now"
 show kubectl -n demo get deployment,service,hpa,pdb,networkpolicy,pods -l mcpfleet.io/fleet=weather

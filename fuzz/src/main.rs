@@ -11,6 +11,7 @@
     reason = "a command for people, without a runtime"
 )]
 
+mod load;
 mod mutate;
 mod targets;
 

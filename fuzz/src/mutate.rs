@@ -51,6 +51,13 @@ const WORDS: &[&[u8]] = &[
     b"\xc3\xa4",
     b"initialize",
     b"tools/call",
+    b"\"sequence\":",
+    b"\"epoch\":",
+    b"\"since\":",
+    b"1795208400000",
+    b"\"inFlightSeconds\":",
+    b"9e15",
+    b"1e-300",
 ];
 
 /// Longest input.

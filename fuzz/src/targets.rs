@@ -31,6 +31,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "sse", run: events, seeds: Vec::new },
     Target { name: "config", run: configuration, seeds: Vec::new },
     Target { name: "route", run: route, seeds: Vec::new },
+    Target { name: "load", run: crate::load::load, seeds: Vec::new },
 ];
 
 const FLEET: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";

@@ -23,7 +23,7 @@ impl ReplicaRange {
 
     /// Checks 0 ≤ min ≤ max and 1 ≤ max ≤ [`Self::CAP`]. A least of 0: the fleet may go to zero.
     pub fn new(min: i32, max: i32) -> Result<Self, InvalidRange> {
-        if 0 <= min && min <= max && 1 <= max && max <= Self::CAP {
+        if (0..=max).contains(&min) && (1..=Self::CAP).contains(&max) {
             Ok(Self { min, max })
         } else {
             Err(InvalidRange { min, max })

@@ -131,7 +131,7 @@ pub async fn reconcile(fleet: Arc<WatchedFleet>, ctx: Arc<Context>) -> Result<Ac
     }
     let started = Instant::now();
     ctx.metrics.active.inc();
-    let result = tokio::time::timeout(ctx.timeout, ctx.pass(&fleet, &key)).await;
+    let result = tokio::time::timeout(ctx.timeout, Box::pin(ctx.pass(&fleet, &key))).await;
     ctx.metrics.active.dec();
     let result = result.unwrap_or(Err(ReconcileError::Timeout(ctx.timeout)));
     let outcome = match &result {

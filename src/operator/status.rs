@@ -188,9 +188,9 @@ pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
     let ready_trouble = |s: &McpFleetStatus| condition(s, types::READY).and_then(trouble);
     if old == new {
         Change::None
-    } else if (old.observed_generation, &old.selector) != (new.observed_generation, &new.selector) {
-        Change::Urgent
-    } else if news == News::Replicas {
+    } else if (old.observed_generation, &old.selector) != (new.observed_generation, &new.selector)
+        || news == News::Replicas
+    {
         Change::Urgent
     } else if state(old, types::READY) != state(new, types::READY) {
         let served = is_true(old, types::AVAILABLE) && is_true(new, types::AVAILABLE);

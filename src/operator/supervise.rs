@@ -43,6 +43,8 @@ const USAGE: &str = "the questions for CPU and memory";
 const SCALER: &str = "the scaler";
 const METRICS_API: &str = "the metrics API";
 
+/// How long writes of scales may take at the end.
+const LAST_WRITES: Duration = Duration::from_secs(10);
 /// How long open requests of the metrics API may take at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -139,7 +141,8 @@ impl Everything {
                 bail!("{name} ended by itself; this is a defect, please report it");
             }
         }
-        at_rest.cancelled().await;
+        // Each has a limit of its own, below this one.
+        let _ = tokio::time::timeout(LAST_WRITES, at_rest.cancelled()).await;
         release.cancel();
         while let Some(ended) = tasks.join_next().await {
             if let Ok((ELECTION, result)) = ended {

@@ -16,6 +16,7 @@ mod limits;
 mod listen;
 mod pod;
 mod recovery;
+mod reports;
 mod retries;
 mod sessions;
 mod streams;

@@ -69,6 +69,7 @@ pub(crate) struct Gateway {
     config: Value,
     file: PathBuf,
     log: PathBuf,
+    more: Vec<String>,
     pub(crate) port: u16,
     pub(crate) peer: u16,
     admin: u16,
@@ -77,15 +78,16 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     fn start(folder: &Path, name: &str, ports: Ports, peers: &[u16], fleet: &Value) -> Self {
-        Self::configured(folder, name, ports, (peers, fleet), |_| {})
+        Self::configured(folder, name, ports, (peers, fleet), Vec::new(), |_| {})
     }
 
-    /// The same, with a configuration that `change` has changed.
+    /// The same, with more flags and a configuration that `change` has changed.
     fn configured(
         folder: &Path,
         name: &str,
         ports: Ports,
         (peers, fleet): (&[u16], &Value),
+        more: Vec<String>,
         change: impl FnOnce(&mut Value),
     ) -> Self {
         let at = |port: u16| format!("127.0.0.1:{port}");
@@ -98,9 +100,10 @@ impl Gateway {
         let file = folder.join(format!("{name}.yaml"));
         fs::write(&file, config.to_string()).unwrap();
         let log = folder.join(format!("{name}.log"));
-        let child = launch(&file, &log);
+        let child = launch(&file, &log, &more);
         Self {
             child,
+            more,
             config,
             file,
             log,
@@ -114,7 +117,7 @@ impl Gateway {
     /// Ends it at once, and starts it again as it was.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        self.child = launch(&self.file, &self.log);
+        self.child = launch(&self.file, &self.log, &self.more);
         self.serves().await;
     }
 
@@ -241,7 +244,7 @@ impl Gateway {
     }
 }
 
-fn launch(file: &Path, log: &Path) -> Child {
+fn launch(file: &Path, log: &Path, more: &[String]) -> Child {
     let append = |path: &Path| File::options().create(true).append(true).open(path).unwrap();
     Command::new(env!("CARGO_BIN_EXE_mcp-fleet"))
         .args(["gateway", "--threads", "1", "--log-format", "text", "--log-level", "info,mcp_fleet=debug"])
@@ -370,10 +373,19 @@ impl Alone {
         fleet: &Value,
         change: impl FnOnce(&Path, &mut Value),
     ) -> Self {
+        Self::with_flags(pods, fleet, |_| Vec::new(), change).await
+    }
+
+    async fn with_flags(
+        pods: &[Pod],
+        fleet: &Value,
+        more: impl FnOnce(&Path) -> Vec<String>,
+        change: impl FnOnce(&Path, &mut Value),
+    ) -> Self {
         let folder = Folder::new();
         keys(&folder, &["k1"]);
-        let change = |config: &mut Value| change(&folder.0, config);
-        let gateway = Gateway::configured(&folder.0, "alone", Ports::new(), (&[], fleet), change);
+        let (more, change) = (more(&folder.0), |config: &mut Value| change(&folder.0, config));
+        let gateway = Gateway::configured(&folder.0, "alone", Ports::new(), (&[], fleet), more, change);
         gateway.serves().await;
         for pod in pods {
             gateway.wait_for("a probe", pod, |e| e["capability"]["known"] == true).await;
@@ -386,5 +398,16 @@ impl Alone {
         let new = self.folder.0.join(format!("{name}.new"));
         fs::write(&new, text).unwrap();
         fs::rename(new, self.folder.0.join(name)).unwrap();
+    }
+
+    /// One that sends load reports, with a token and to holders of a certificate of a CA: both in files of its
+    /// folder, see [`Self::put`], that are not there yet.
+    pub(crate) async fn reporting(pods: &[Pod], receivers: &[String]) -> Self {
+        let fleet = fleet("demo", pods, &json!({}));
+        let file = |folder: &Path, flag: &str, name: &str| {
+            format!("--reports-{flag}-file={}", folder.join(name).display())
+        };
+        let more = |folder: &Path| vec![file(folder, "token", "token"), file(folder, "ca", "ca.crt")];
+        Self::with_flags(pods, &fleet, more, |_, config| config["reports"] = json!(receivers)).await
     }
 }

@@ -27,6 +27,7 @@ mod foreign;
 mod hostile;
 mod immutable;
 mod leadership;
+mod metrics_api;
 mod rights;
 mod samples;
 mod schema;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
             case!(rights::the_schema_has_no_way_out_of_the_namespace),
             case!(rights::a_user_of_one_namespace_gets_nothing_of_another),
             case!(rights::generated_pods_are_restricted),
+            case!(metrics_api::from_registration_to_removal),
             case!(leadership::another_leads_after_a_kill),
             case!(leadership::another_leads_after_a_kill_with_the_default_lease),
             case!(leadership::the_lease_is_handed_over_on_sigterm),

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use mcp_fleet_cluster::Tier;
 
 use crate::{
-    autoscaling::{differential, following},
+    autoscaling::{actuators, differential, following, holding},
     support::{Suite, operator::Operator},
 };
 
@@ -45,7 +45,15 @@ fn main() -> ExitCode {
         },
         vec![
             case!(differential::the_port_answers_as_the_controller_manager),
+            case!(actuators::a_killed_leader_loses_no_rest),
             case!(following::an_hpa_follows_the_load_up_and_down),
+            case!(holding::at_steady_load_nothing_is_written),
+            case!(holding::without_metrics_it_holds_and_then_falls_back),
+            case!(holding::a_person_pauses_and_goes_on),
+            case!(holding::a_rollout_with_surge_moves_no_scale),
+            case!(holding::a_users_autoscaler_is_not_fought),
+            case!(actuators::direct_and_an_hpa_come_to_the_same),
+            case!(actuators::where_the_metrics_api_is_taken_the_operator_scales_itself),
             case!(scaling::our_autoscaler_scales_through_the_fleet),
             case!(scaling::kubectl_scale_works_without_autoscaling),
             case!(scaling::kubectl_autoscale_works_where_ours_is_off),

@@ -70,12 +70,32 @@ impl Load {
         };
         let concurrency = CONCURRENCY.to_string();
         // Calls that take a while, so that some run at any moment.
-        let mut args = vec!["--url", url, "--lifecycle", era, "--output", "json", "load", "--tool", "sleep"];
-        args.extend(["--arguments", r#"{"milliseconds":200}"#, "--concurrency", &concurrency]);
-        args.extend(["--connections", connections.name()]);
-        args.extend(["--progress-seconds", "1"]);
+        let mut args = vec!["--tool", "sleep", "--arguments", r#"{"milliseconds":200}"#];
+        args.extend(["--concurrency", &concurrency, "--connections", connections.name()]);
         args.extend(more);
-        start_client(ns, pod, &args).await?;
+        Self::begin(suite, ns, pod, &["--url", url, "--lifecycle", era], &args).await
+    }
+
+    /// Modern calls in a pod of this name, to this URL, with these arguments of `mcp-call load`.
+    pub async fn start_with(
+        suite: &Suite,
+        ns: &Namespace,
+        pod: &str,
+        url: &str,
+        args: &[&str],
+    ) -> Result<Self, Failed> {
+        Self::begin(suite, ns, pod, &["--url", url, "--lifecycle", "modern"], args).await
+    }
+
+    async fn begin(
+        suite: &Suite,
+        ns: &Namespace,
+        pod: &str,
+        to: &[&str],
+        calls: &[&str],
+    ) -> Result<Self, Failed> {
+        let how = ["--output", "json", "load", "--progress-seconds", "1"];
+        start_client(ns, pod, &[to, &how, calls].concat()).await?;
         wait::until("the first calls", PODS, async || {
             let log = ns.api::<Pod>().logs(pod, &LogParams::default()).await.map_err(|e| e.to_string())?;
             if log.lines().count() >= 2 { Ok(()) } else { Err(log) }

@@ -1,5 +1,6 @@
 //! Tests of decisions: one file for each question.
 
+mod actuators;
 mod basics;
 mod classic;
 mod closed_loop;

@@ -53,8 +53,9 @@ pub(super) struct Point {
 #[derive(Clone, Debug, PartialEq)]
 struct PodPoint {
     uid: PodUid,
-    /// Counts how often its counters started anew.
-    life: u32,
+    /// Points of one life count on from each other: a pod that was away, or whose counters went back, starts
+    /// another.
+    life: u64,
     ends: [Count; 5],
     /// ∫ in flight, streams, in seconds.
     seconds: [f64; 2],
@@ -183,9 +184,9 @@ impl Point {
             && *pods == other.pods
     }
 
-    /// Makes this the successor of `earlier`. An error where a counter has gone back. A pod whose counters went back
-    /// is counted from here on: its endpoint was listed anew.
-    pub(super) fn follow(&mut self, earlier: &Self) -> Result<(), Impossible> {
+    /// Makes this the successor of `earlier`. An error where a counter has gone back. A pod that `earlier` lacks, or
+    /// whose counters went back, is counted from here on, as the life `next`.
+    pub(super) fn follow(&mut self, earlier: &Self, next: u64) -> Result<(), Impossible> {
         let counts = |p: &Self| p.requests.into_iter().chain(p.ends).chain(p.latency.clone());
         let gone_back = self.latency.len() < earlier.latency.len()
             || counts(self).zip(counts(earlier)).any(|(new, old)| new.is_before(old))
@@ -194,10 +195,11 @@ impl Point {
             return Err(Impossible);
         }
         for pod in &mut self.pods {
-            let Some(old) = earlier.pod(pod.uid) else { continue };
-            let gone_back = pod.ends.iter().zip(&old.ends).any(|(new, old)| new.is_before(*old))
-                || !follow_seconds(&mut pod.seconds, &old.seconds);
-            pod.life = old.life + u32::from(gone_back);
+            let goes_on = earlier.pod(pod.uid).filter(|old| {
+                pod.ends.iter().zip(&old.ends).all(|(new, old)| !new.is_before(*old))
+                    && follow_seconds(&mut pod.seconds, &old.seconds)
+            });
+            pod.life = goes_on.map_or(next, |old| old.life);
         }
         Ok(())
     }

@@ -64,6 +64,8 @@ pub(super) struct Series {
     /// The newest sample was refused: what stands here is older than the gateway's newest report.
     pub(super) doubtful: bool,
     refused: u8,
+    /// Lives of pods that were given out.
+    lives: u64,
 }
 
 /// A difference over a window.
@@ -87,13 +89,25 @@ impl Series {
         let mut points = VecDeque::with_capacity(2);
         if let Some(zero) = zero {
             let start = Point::zero(zero.min(moment.at));
-            point.follow(&start)?;
+            point.follow(&start, 0)?;
             points.push_back(start);
         }
         points.push_back(point);
         let since = report.since;
         let (seen, said, from_zero) = (moment.at, moment.heard, zero.is_some());
-        Ok(Self { gateway, epoch, since, points, from_zero, gauges, seen, said, doubtful: false, refused: 0 })
+        Ok(Self {
+            gateway,
+            epoch,
+            since,
+            points,
+            from_zero,
+            gauges,
+            seen,
+            said,
+            doubtful: false,
+            refused: 0,
+            lives: 0,
+        })
     }
 
     /// Whether a sample goes on from here; else the counters started anew.
@@ -118,7 +132,8 @@ impl Series {
         let (mut point, gauges) = read(report, moment.at)?;
         if let Some(last) = self.points.back() {
             point.at = point.at.max(last.at);
-            point.follow(last)?;
+            self.lives += 1;
+            point.follow(last, self.lives)?;
             if !point.is_same(last) {
                 // Reports in between that left the fleet out, or said the same, said that nothing had changed.
                 let rested = moment.before.filter(|before| !self.doubtful && *before > last.at);

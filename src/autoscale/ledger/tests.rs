@@ -268,6 +268,23 @@ fn a_pod_whose_counters_went_back_counts_from_there() {
 }
 
 #[test]
+fn a_pod_that_was_away_counts_from_where_it_came_back() {
+    let (world, mut ledger) = (world("a", &[(0, 1_000_000)]), Ledger::default());
+    world.run(&mut ledger, 0, 70);
+    for second in 71..74 {
+        let mut fleet = world.fleet(second * 1000);
+        match second {
+            71 => fleet.pods.clear(),
+            // Its endpoint was listed anew, with counters of its own.
+            _ => fleet.pods[0].work.in_flight_seconds = (second - 70) as f64 * 2.0,
+        }
+        ledger.accept(&world.with(2_000 + second as u64, second * 1000, vec![fleet]), at(second * 1000));
+    }
+    let load = load(&ledger, 73_000);
+    assert!(near(load.stable.pods[&PodUid::parse(POD).unwrap()].in_flight, 2.0 / 60.0), "{load:?}");
+}
+
+#[test]
 fn a_silent_gateway_keeps_its_last_contribution_for_one_window() {
     let (a, b) = (world("a", &[(0, 1_000_000)]), world("b", &[(0, 1_000_000), (0, 1_000_000)]));
     let mut ledger = Ledger::default();

@@ -125,7 +125,7 @@ fn review(caller: &Caller, question: &Question) -> SubjectAccessReview {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autoscale::metrics_api::test_support::Reviews;
+    use crate::autoscale::metrics_api::test_support::Stub;
     use tokio::time::advance;
 
     fn question(name: &str) -> Question {
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_yes_counts_ten_seconds_and_a_no_five() {
-        let reviews = Reviews::answering(|review| {
+        let reviews = Stub::answering(|review| {
             let allowed = review["spec"]["user"] == "jane";
             (201, serde_json::json!({"allowed": allowed, "reason": if allowed { "" } else { "not hers" }}))
         });
@@ -166,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_caller_and_each_fleet_is_a_question_of_its_own() {
-        let reviews = Reviews::answering(|_| (201, serde_json::json!({"allowed": true})));
+        let reviews = Stub::answering(|_| (201, serde_json::json!({"allowed": true})));
         let authorizer = Authorizer::new(reviews.client(), ApiMetrics::default());
         for (user, groups, fleet) in
             [("jane", vec![], "x"), ("jane", vec!["dev"], "x"), ("john", vec![], "x"), ("jane", vec![], "y")]
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn masters_pass_and_a_failed_review_lets_nobody_in() {
-        let reviews = Reviews::answering(|_| (500, serde_json::json!({})));
+        let reviews = Stub::answering(|_| (500, serde_json::json!({})));
         let authorizer = Authorizer::new(reviews.client(), ApiMetrics::default());
         let masters = caller("admin", &["system:authenticated", "system:masters"]);
         assert_eq!(authorizer.may_read(masters, &question("x")).await, Ok(Ok(())));

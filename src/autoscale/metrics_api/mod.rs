@@ -246,3 +246,6 @@ fn endpoints(
     let loads = loads.map(|gate| Loads::new(gate, parts, metrics.clone()));
     Ok(Endpoints { api, loads, clock: Arc::clone(&parts.clock), metrics: metrics.clone() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,12 @@
 
 use std::{collections::BTreeMap, fmt::Display, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::StreamExt as _;
 use k8s_openapi::{api::core::v1::ConfigMap, kube_aggregator::pkg::apis::apiregistration::v1::APIService};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    runtime::{reflector::Store, watcher},
+    runtime::watcher,
 };
 use serde_json::json;
 use tokio::{
@@ -29,7 +29,7 @@ use super::{
     metrics::ApiMetrics,
     pace::Pace,
     state::ApiState,
-    watched::{Seen, config_map, watched},
+    watched::{Watch, config_map, watched},
 };
 use crate::runtime::{
     admin::{Blocker, Readiness},
@@ -82,32 +82,6 @@ pub(super) struct Registrar {
     service: Pace,
 }
 
-/// A watch, and whether its store is complete.
-struct Watch<K: kube::runtime::reflector::Lookup<DynamicType = ()> + Clone + 'static> {
-    store: Store<K>,
-    events: BoxStream<'static, Seen>,
-    synced: bool,
-    error: Option<String>,
-}
-
-impl<K: kube::runtime::reflector::Lookup<DynamicType = ()> + Clone + 'static> Watch<K> {
-    fn new((store, events): (Store<K>, BoxStream<'static, Seen>)) -> Self {
-        Self { store, events, synced: false, error: None }
-    }
-
-    fn note(&mut self, seen: Option<Seen>, what: &str) {
-        match seen {
-            Some(Seen::Changed) => (self.synced, self.error) = (true, None),
-            Some(Seen::Failed(error)) => {
-                tracing::warn!(error, "failed to watch {what}; trying again");
-                self.error = Some(error);
-            }
-            // A watch has no end.
-            None => {}
-        }
-    }
-}
-
 impl Registrar {
     /// Holds readiness back until the API server knows us, where it asks us at all.
     pub(super) fn new(setup: Setup) -> Self {
@@ -142,13 +116,13 @@ impl Registrar {
         loop {
             let services = async {
                 match &mut self.services {
-                    Some(services) => services.events.next().await,
+                    Some(services) => services.next().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                seen = self.maps.events.next() => self.maps.note(seen, "the ConfigMap with the operator's certificates"),
+                seen = self.maps.next() => self.maps.note(seen, "the ConfigMap with the operator's certificates"),
                 seen = services => {
                     if let Some(services) = &mut self.services {
                         services.note(seen, "APIServices");

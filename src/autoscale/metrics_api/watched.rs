@@ -8,7 +8,7 @@ use kube::{
     Api, Resource, ResourceExt as _,
     runtime::{
         WatchStreamExt as _,
-        reflector::{self, Store},
+        reflector::{self, Lookup, Store},
         watcher::{self, Event},
     },
 };
@@ -45,6 +45,41 @@ where
             })
         });
     (store, said_once(events).boxed())
+}
+
+/// A watch, and whether its store is complete.
+pub(super) struct Watch<K: Lookup<DynamicType = ()> + Clone + 'static> {
+    pub(super) store: Store<K>,
+    events: BoxStream<'static, Seen>,
+    /// The store is complete.
+    pub(super) synced: bool,
+    /// What went wrong last, until it goes well again.
+    pub(super) error: Option<String>,
+}
+
+impl<K: Lookup<DynamicType = ()> + Clone + 'static> Watch<K> {
+    /// Around a fresh watch.
+    pub(super) fn new((store, events): (Store<K>, BoxStream<'static, Seen>)) -> Self {
+        Self { store, events, synced: false, error: None }
+    }
+
+    /// The next thing that happens.
+    pub(super) async fn next(&mut self) -> Option<Seen> {
+        self.events.next().await
+    }
+
+    /// Takes note of it; failures are logged.
+    pub(super) fn note(&mut self, seen: Option<Seen>, what: &str) {
+        match seen {
+            Some(Seen::Changed) => (self.synced, self.error) = (true, None),
+            Some(Seen::Failed(error)) => {
+                tracing::warn!(error, "failed to watch {what}; trying again");
+                self.error = Some(error);
+            }
+            // A watch has no end.
+            None => {}
+        }
+    }
 }
 
 /// A watch of one ConfigMap.

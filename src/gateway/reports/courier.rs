@@ -2,7 +2,15 @@
 //! courier with a connection of its own: one that hangs holds up no other. A courier always brings the newest
 //! report; what it missed meanwhile is in it.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
@@ -38,6 +46,8 @@ pub(super) type Reports = watch::Receiver<Option<Bytes>>;
 pub(super) struct Office {
     pub(super) access: Arc<Access>,
     pub(super) metrics: Arc<Metrics>,
+    /// Somebody new hears, or somebody hears again: the next report has all fleets.
+    pub(super) news: Arc<AtomicBool>,
 }
 
 /// Says each change of success once.
@@ -135,6 +145,7 @@ impl Courier {
     async fn run(mut self, mut reports: Reports) {
         let mut telling =
             Telling { receiver: format!("{} at {}", self.receiver.uri, self.address), failure: None };
+        let mut hears = false;
         // Who comes late gets the report that is there.
         reports.mark_changed();
         while reports.changed().await.is_ok() {
@@ -145,7 +156,10 @@ impl Courier {
             };
             if result.is_err() {
                 self.kept = None;
+            } else if !hears {
+                self.office.news.store(true, Ordering::Relaxed);
             }
+            hears = result.is_ok();
             self.office.metrics.reports.inc(if result.is_ok() { Done::Ok } else { Done::Failed });
             telling.tell(&result);
         }

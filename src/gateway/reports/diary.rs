@@ -49,15 +49,16 @@ impl Diary {
         Self { epoch, sequence: 0, taken: epoch, fleets: HashMap::new() }
     }
 
-    /// Takes the next report; the `last` one has every fleet. One caller at a time: reading folds the integrals.
-    pub(super) fn take(&mut self, gateway: &Gateway, now: Timestamp, last: bool) -> Report {
+    /// Takes the next report, with `all` fleets or with those that need it. One caller at a time: reading folds the
+    /// integrals.
+    pub(super) fn take(&mut self, gateway: &Gateway, now: Timestamp, all: bool, last: bool) -> Report {
         self.sequence += 1;
         let millis = now.as_millisecond().max(0) as u64;
         let known = &gateway.snapshot.load().fleets;
         let mut fleets = Vec::new();
         for fleet in known {
             fleets.extend(
-                self.write(gateway, fleet, millis).filter(|(due, _)| *due || last).map(|(_, load)| load),
+                self.write(gateway, fleet, millis).filter(|(due, _)| *due || all).map(|(_, load)| load),
             );
         }
         if self.fleets.len() > known.len() {
@@ -125,7 +126,7 @@ mod tests {
         let mut reminded = Vec::new();
         for second in 1..=60_i64 {
             busy.totals.arrived();
-            let has = has(&diary.take(&gateway, at(second * 1000), false));
+            let has = has(&diary.take(&gateway, at(second * 1000), false, false));
             assert!(has.contains(&("uid-busy".into(), 0)), "{has:?}");
             if has.len() == 2 {
                 reminded.push(second);
@@ -135,22 +136,22 @@ mod tests {
         assert_eq!(reminded[..=repeats as usize - 1], (1..=repeats).collect::<Vec<_>>());
         let pauses: Vec<_> = reminded[repeats as usize - 1..].windows(2).map(|w| w[1] - w[0]).collect();
         assert!(pauses.len() >= 3 && pauses.iter().all(|p| (6..=15).contains(p)), "{pauses:?}");
-        assert_eq!(has(&diary.take(&gateway, at(61_000), true)).len(), 2, "the last report has all");
+        assert_eq!(has(&diary.take(&gateway, at(61_000), true, false)).len(), 2, "asked for all");
     }
 
     #[test]
     fn new_counters_have_a_new_start() {
         let gateway = test_support::gateway();
         let mut diary = Diary::new(1_790_000_000_000);
-        diary.take(&gateway, at(1_000), false);
+        diary.take(&gateway, at(1_000), false, false);
         gateway.set_fleets(vec![test_support::fleet("a")]);
-        let first = has(&diary.take(&gateway, at(2_000), false));
+        let first = has(&diary.take(&gateway, at(2_000), false, false));
         assert_eq!(first, [("uid-a".to_owned(), 1_000)], "zero when the report before was taken");
-        assert_eq!(has(&diary.take(&gateway, at(3_000), false)), first);
+        assert_eq!(has(&diary.take(&gateway, at(3_000), false, false)), first);
         gateway.set_fleets(Vec::new());
-        assert_eq!(has(&diary.take(&gateway, at(4_000), false)), []);
+        assert_eq!(has(&diary.take(&gateway, at(4_000), false, false)), []);
         assert_eq!(diary.fleets.len(), 0);
         gateway.set_fleets(vec![test_support::fleet("a")]);
-        assert_eq!(has(&diary.take(&gateway, at(5_000), false)), [("uid-a".to_owned(), 4_000)]);
+        assert_eq!(has(&diary.take(&gateway, at(5_000), false, false)), [("uid-a".to_owned(), 4_000)]);
     }
 }

@@ -23,7 +23,7 @@ pub use totals::{Integral, Reading, Totals};
 pub(in crate::gateway) use wire::uid;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -53,8 +53,11 @@ pub async fn run(gateway: Arc<Gateway>, receivers: Receivers, urgent: Arc<Notify
     let mut diary = diary::Diary::new(epoch);
     let (reports, newest) = watch::channel(None);
     let mut deliveries = JoinSet::new();
-    let office =
-        courier::Office { access: Arc::clone(&receivers.access), metrics: Arc::clone(&gateway.metrics) };
+    let office = courier::Office {
+        access: Arc::clone(&receivers.access),
+        metrics: Arc::clone(&gateway.metrics),
+        news: Arc::default(),
+    };
     let mut judged = None;
     receivers.access.look(&mut judged).await;
     for receiver in receivers.all.clone() {
@@ -62,7 +65,8 @@ pub async fn run(gateway: Arc<Gateway>, receivers: Receivers, urgent: Arc<Notify
     }
     drop(newest);
     let take = |diary: &mut diary::Diary, last| {
-        let report = diary.take(&gateway, jiff::Timestamp::now(), last);
+        let all = last || office.news.swap(false, Ordering::Relaxed);
+        let report = diary.take(&gateway, jiff::Timestamp::now(), all, last);
         if !receivers.is_empty() {
             match serde_json::to_vec(&report) {
                 Ok(json) => drop(reports.send_replace(Some(json.into()))),

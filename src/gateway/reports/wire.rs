@@ -58,12 +58,18 @@ pub(super) struct FleetLoad {
     since: u64,
     /// Endpoints to which new work may go.
     ready: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     arrivals: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     admitted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     shed: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     retries: u64,
     /// Requests that wait, and ∫ of it.
+    #[serde(skip_serializing_if = "is_zero")]
     queue: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     queue_seconds: f64,
     #[serde(flatten)]
     work: Work,
@@ -74,7 +80,9 @@ pub(super) struct FleetLoad {
 #[serde(rename_all = "camelCase")]
 struct PodLoad {
     uid: String,
+    #[serde(skip_serializing_if = "is_zero")]
     sessions: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     tasks: usize,
     #[serde(flatten)]
     work: Work,
@@ -83,22 +91,38 @@ struct PodLoad {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Work {
+    #[serde(skip_serializing_if = "is_zero")]
     in_flight: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     in_flight_seconds: f64,
+    #[serde(skip_serializing_if = "is_zero")]
     streams: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     stream_seconds: f64,
+    #[serde(skip_serializing_if = "is_zero")]
     completions: Completions,
     /// Item i: calls that took less than 2^i µs and not less than 2^(i−1) µs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     latency_log2_micros: Vec<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 struct Completions {
+    #[serde(skip_serializing_if = "is_zero")]
     ok: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     overload: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     upstream: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     client: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     tool: u64,
+}
+
+/// What is missing is zero; most of most reports is.
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl From<&Reading> for Work {

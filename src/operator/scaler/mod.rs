@@ -31,7 +31,11 @@ pub mod usage;
 pub mod victims;
 pub mod write;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -134,12 +138,19 @@ impl Scaler {
         self.board.remove(key);
     }
 
-    /// Fleets without a replica.
-    fn at_zero(&self) -> Vec<FleetKey> {
+    /// Fleets without a replica at which calls wait.
+    fn waiting(&self) -> Vec<FleetKey> {
+        let now = self.clock.now();
+        let waiting: HashSet<String> = self.ledger.lock().fleets_waiting(now).map(str::to_owned).collect();
+        if waiting.is_empty() {
+            return Vec::new();
+        }
+        let is_one = |entry: &Entry| {
+            let uid = entry.object.meta().uid.as_deref();
+            entry.replicas().is_some_and(|(n, _)| n == 0) && uid.is_some_and(|uid| waiting.contains(uid))
+        };
         let entries = self.entries.lock();
-        let zero =
-            entries.iter().filter(|(_, e)| e.policy().is_some() && e.replicas().is_some_and(|(n, _)| n == 0));
-        zero.map(|(key, _)| key.clone()).collect()
+        entries.iter().filter(|(_, entry)| is_one(entry)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Whether something of a fleet changed that a decision depends on: its own statuses change all the time.
@@ -207,3 +218,6 @@ impl Scaler {
         *self.gateways.lock()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use kube::{
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ use super::{
     write::{ScaleError, scale},
 };
 use crate::{
+    api::names,
     domain::FleetKey,
     operator::{
         events::Note,
@@ -45,6 +46,8 @@ const PRUNE_PERIOD: Duration = Duration::from_secs(60);
 const URGENT_PERIOD: Duration = Duration::from_millis(50);
 /// Fleets that are looked at before others get their turn on this thread.
 const CHUNK: usize = 100;
+/// Longest time for an event that tells of a failed write.
+const EVENT_LIMIT: Duration = Duration::from_secs(2);
 /// Scales that are written at the same time; the rest is due again a second later.
 const AT_ONCE: usize = 32;
 
@@ -65,6 +68,20 @@ pub struct Loop {
 /// A write that ended.
 type Ended = (FleetKey, Write, Result<Wrote, ScaleError>);
 
+/// Writes a scale; a person hears of it where it fails.
+async fn write_scale(ctx: Arc<Context>, key: FleetKey, fleet: Arc<WatchedFleet>, due: Write) -> Ended {
+    let result = scale(&ctx.client, &ctx.leadership, &key, &due).await;
+    if let Err(error) = &result
+        && error.is_failure()
+    {
+        let note = Note::failed_rescale(due.from, due.to, &Chain(error));
+        let about = fleet.object_ref(&());
+        // An event is not worth the wait of the next try.
+        let _ = timeout(EVENT_LIMIT, ctx.recorder.publish(&about, vec![note])).await;
+    }
+    (key, due, result)
+}
+
 impl Loop {
     /// Never ends. After `stop` no write begins any more; `at_rest` is cancelled when the last one has ended.
     pub async fn run(mut self, stop: CancellationToken, at_rest: CancellationToken) {
@@ -73,11 +90,11 @@ impl Loop {
         stop.run_until_cancelled(until_stop).await;
         while let Some(ended) = writes.join_next().await {
             if let Ok(ended) = ended {
-                self.ended(ended).await;
+                self.ended(ended);
             }
         }
         at_rest.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn until_stop(&mut self, writes: &mut JoinSet<Ended>) {
@@ -107,10 +124,10 @@ impl Loop {
                 }
                 () = waiting => {
                     urgent_after = Instant::now() + URGENT_PERIOD;
-                    self.ctx.scaler.at_zero().iter().filter_map(|key| self.get(key)).collect()
+                    self.ctx.scaler.waiting().iter().filter_map(|key| self.get(key)).collect()
                 }
                 Some(ended) = writes.join_next() => match ended {
-                    Ok(ended) => self.ended(ended).await.into_iter().collect(),
+                    Ok(ended) => self.ended(ended).into_iter().collect(),
                     Err(error) => {
                         tracing::error!(%error, "the write of a scale panicked; this is a defect, please report it");
                         continue;
@@ -148,13 +165,9 @@ impl Loop {
             for fleet in chunk.iter().filter(|f| f.meta().deletion_timestamp.is_none()) {
                 let key = key_of(fleet);
                 let Follows { pass, write } = ctx.scaler.look(&key, fleet, &tick);
-                if let Some(write) = write.filter(|_| writes.len() < AT_ONCE) {
+                if let Some(due) = write.filter(|_| writes.len() < AT_ONCE) {
                     ctx.scaler.writing(&key, true);
-                    let (ctx, key) = (Arc::clone(ctx), key.clone());
-                    writes.spawn(async move {
-                        let result = scale(&ctx, &key, &write).await;
-                        (key, write, result)
-                    });
+                    writes.spawn(write_scale(Arc::clone(ctx), key.clone(), Arc::clone(fleet), due));
                 }
                 if pass && !self.touch(&key) {
                     owed.insert(key);
@@ -178,28 +191,25 @@ impl Loop {
 
     /// Takes in how a write ended; the fleet, to be looked at again: a change of N starts its rest now, and the status
     /// that keeps it is written by the pass that the change brings.
-    async fn ended(&self, (key, write, result): Ended) -> Option<Arc<WatchedFleet>> {
+    fn ended(&self, (key, due, result): Ended) -> Option<Arc<WatchedFleet>> {
         let scaler = &self.ctx.scaler;
         scaler.writing(&key, false);
         match result {
-            Ok(wrote) => {
-                tracing::info!(fleet = %key, from = write.from, to = write.to, "scaled");
-                scaler.wrote(&key, &write.uid, wrote);
-                self.get(&key)
+            Ok(done) => {
+                tracing::info!(fleet = %key, from = due.from, to = due.to, "scaled");
+                self.ctx.metrics.wrote(names::KIND, "scale");
+                scaler.wrote(&key, &due.uid, done);
+                return self.get(&key);
             }
-            Err(error @ (ScaleError::Changed | ScaleError::NotLeader(_))) => {
-                tracing::debug!(fleet = %key, error = %Chain(&error), "the scale was not written");
-                None
+            Err(error) if error.is_failure() => {
+                let retry_in = scaler.failed(&key);
+                tracing::warn!(fleet = %key, to = due.to, error = %Chain(&error), ?retry_in, "the scale was not written");
             }
             Err(error) => {
-                let retry_in = scaler.failed(&key);
-                tracing::warn!(fleet = %key, to = write.to, error = %Chain(&error), ?retry_in, "the scale was not written");
-                let fleet = self.get(&key)?;
-                let note = Note::failed_rescale(write.from, write.to, &Chain(&error));
-                self.ctx.recorder.publish(&fleet.object_ref(&()), vec![note]).await;
-                None
+                tracing::debug!(fleet = %key, error = %Chain(&error), "the scale was not written");
             }
         }
+        None
     }
 
     fn forget_gone(&self, fleets: &[Arc<WatchedFleet>], pruned: &mut Instant) {

@@ -9,7 +9,7 @@ use crate::{
     autoscale::decision::{LimitedBy, Reason},
     operator::{
         observe::{ForeignAutoscaler, LiveChild},
-        pods::{PodFacts, Problem},
+        pods::{PodFacts, PodLoadFacts, Problem},
         scaling::{EffectiveActuator, Scaled},
         test_support::{scaled, served, validated},
     },
@@ -97,7 +97,7 @@ fn pod(name: &str, reason: &'static str) -> PodFacts {
         terminating: false,
         pending: true,
         problem,
-        load: Default::default(),
+        load: PodLoadFacts::default(),
     }
 }
 

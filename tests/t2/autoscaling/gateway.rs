@@ -125,16 +125,18 @@ impl Gateway {
             let mut last = Instant::now();
             for sequence in 1_u64.. {
                 tokio::time::sleep(EVERY).await;
+                let pods = ready_pods(&client).await.unwrap_or_default();
+                let roots = trusted(&client).await;
+                // Counters and their time are of one moment, however busy the machine is.
+                let time = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
                 let seconds = last.elapsed().as_secs_f64();
                 last = Instant::now();
-                let fleets = this.advance(&client, seconds).await;
+                let fleets = this.advance(&pods, seconds);
                 if *this.silent.lock() || fleets.is_empty() {
                     continue;
                 }
-                let time = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
                 let report = json!({"version": 1, "gateway": name, "epoch": epoch, "sequence": sequence,
                     "time": format!("{time:.3}"), "fleets": fleets});
-                let roots = trusted(&client).await;
                 let sent = ports.iter().map(|port| send(*port, roots.clone(), &report, &token));
                 for answer in futures::future::join_all(sent).await {
                     let said = answer.map_or_else(|why| why, |code| code.as_str().to_owned());
@@ -150,8 +152,7 @@ impl Gateway {
     }
 
     /// Lets time pass; what there is to report.
-    async fn advance(&self, client: &Client, seconds: f64) -> Vec<Value> {
-        let pods = ready_pods(client).await.unwrap_or_default();
+    fn advance(&self, pods: &ReadyPods, seconds: f64) -> Vec<Value> {
         let mut fleets = self.fleets.lock();
         let report = |(uid, fleet): (&String, &mut Fleet)| {
             let serving =
@@ -190,8 +191,10 @@ fn merge(into: &mut Value, more: Value) {
     }
 }
 
-/// UIDs of the ready pods of each fleet.
-async fn ready_pods(client: &Client) -> Result<BTreeMap<(String, String), Vec<String>>, kube::Error> {
+/// UIDs of the ready pods by namespace and name of their fleet.
+type ReadyPods = BTreeMap<(String, String), Vec<String>>;
+
+async fn ready_pods(client: &Client) -> Result<ReadyPods, kube::Error> {
     let all: Api<Pod> = Api::all(client.clone());
     let mut ready = BTreeMap::<_, Vec<_>>::new();
     for pod in all.list(&ListParams::default().labels("mcpfleet.io/fleet")).await? {
@@ -206,11 +209,12 @@ async fn ready_pods(client: &Client) -> Result<BTreeMap<(String, String), Vec<St
     Ok(ready)
 }
 
-/// The certificates that the replicas publish for gateways.
+/// The certificates that the replicas of all operators publish for gateways.
 async fn trusted(client: &Client) -> RootCertStore {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     let mut roots = RootCertStore::empty();
-    if let Ok(map) = maps.get(CA_CONFIG_MAP).await {
+    let maps = maps.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    for map in maps.into_iter().filter(|m| m.name_any().starts_with(CA_CONFIG_MAP)) {
         let pem = map.data.unwrap_or_default().remove("ca.crt").unwrap_or_default();
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
             let _ = roots.add(certificate);

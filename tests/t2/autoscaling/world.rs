@@ -36,7 +36,7 @@ pub struct World {
     kubeconfig: PathBuf,
     /// Ports that lead to the operators' own.
     forwards: Mutex<Vec<Forward>>,
-    reports: Mutex<Option<JoinHandle<()>>>,
+    reports: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// One replica of the operator.
@@ -48,6 +48,10 @@ pub struct Replica {
     pub api_port: u16,
     /// Of its admin endpoints.
     pub admin_port: u16,
+    /// It has a metrics API.
+    pub metrics_api: bool,
+    /// The ConfigMap of its certificates.
+    pub ca_config_map: String,
     /// More arguments.
     pub args: Vec<String>,
 }
@@ -59,7 +63,7 @@ impl World {
         let start = || async {
             let world = Self::start("t2-mcp").await?;
             world.replica(&Replica::new("operator-a", 0)).await?;
-            world.gateway_begins(&[0]).await?;
+            world.begins(&world.gateway, "gateway-0", &[8443])?;
             Ok::<_, Failed>(Arc::new(world))
         };
         Ok(Arc::clone(SHARED.get_or_try_init(start).await?))
@@ -99,19 +103,24 @@ impl World {
         for (flag, value) in [
             ("--admin-listen", admin.as_str()),
             ("--api-listen", &listen),
-            ("--metrics-api-service", API_SERVICE),
             ("--load-service", LOAD_SERVICE),
-            ("--ca-config-map", CA_CONFIG_MAP),
+            ("--ca-config-map", &replica.ca_config_map),
             ("--gateway-service-account", GATEWAY_ACCOUNT),
             ("--gateway-url", "http://gate.example.com"),
         ] {
             args.extend([flag.to_owned(), value.to_owned()]);
+        }
+        if replica.metrics_api {
+            args.extend(["--metrics-api-service", API_SERVICE].map(String::from));
         }
         args.extend(replica.args.iter().cloned());
         let kubeconfig = self.kubeconfig.to_string_lossy();
         let env =
             [("KUBECONFIG", &*kubeconfig), ("POD_NAME", replica.name.as_str()), ("POD_NAMESPACE", NAMESPACE)];
         self.cluster.start_program(&replica.name, env!("CARGO_BIN_EXE_mcp-fleet"), args, &env)?;
+        if !replica.metrics_api {
+            return self.ready(replica).await;
+        }
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": format!("{API_SERVICE}-{}", replica.name), "namespace": NAMESPACE,
                 "labels": {"kubernetes.io/service-name": API_SERVICE}},
@@ -123,9 +132,9 @@ impl World {
 
     /// Waits until a replica is ready.
     pub async fn ready(&self, replica: &Replica) -> Result<(), Failed> {
-        let warden = self.cluster.forward(&format!("127.0.0.1:{}", replica.admin_port))?;
+        let admin = self.cluster.forward(&format!("127.0.0.1:{}", replica.admin_port))?;
         wait::until(&format!("{} to be ready", replica.name), wait::LIMIT, async || {
-            get(warden.port(), "/readyz").await.map(drop).map_err(|e| {
+            get(admin.port(), "/readyz").await.map(drop).map_err(|e| {
                 let log = std::fs::read_to_string(self.cluster.log(&replica.name)).unwrap_or_default();
                 let from = log.len().saturating_sub(2000);
                 format!("{e}; log: {}", log.get(from..).unwrap_or(&log))
@@ -134,33 +143,25 @@ impl World {
         .await
     }
 
-    /// The gateway begins to report, to the replicas of these numbers.
-    pub async fn gateway_begins(&self, replicas: &[u16]) -> Result<(), Failed> {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gateway-0", "namespace": NAMESPACE},
+    /// A gateway begins to report, to the replicas with these TLS ports.
+    pub fn begins(&self, gateway: &Gateway, pod: &str, replicas: &[u16]) -> Result<(), Failed> {
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "namespace": NAMESPACE},
             "spec": {"serviceAccountName": GATEWAY_ACCOUNT, "containers": [{"name": "gateway", "image": "registry.example/gateway:1",
                 "securityContext": {"allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
                     "seccompProfile": {"type": "RuntimeDefault"}}}]}});
-        self.cluster.apply(&pod.to_string())?;
+        self.cluster.apply(&object.to_string())?;
         // Bound to its pod, as the token in a pod is.
-        let token = self.cluster.kubectl_ok([
-            "create",
-            "token",
-            GATEWAY_ACCOUNT,
-            "--namespace",
-            NAMESPACE,
-            "--audience=mcp-fleet-operator",
-            "--bound-object-kind=Pod",
-            "--bound-object-name=gateway-0",
-            "--duration=1h",
-        ])?;
+        let bound = format!("--bound-object-name={pod}");
+        let mut create = vec!["create", "token", GATEWAY_ACCOUNT, "--namespace", NAMESPACE];
+        create.extend(["--audience=mcp-fleet-operator", "--duration=1h", "--bound-object-kind=Pod", &bound]);
+        let token = self.cluster.kubectl_ok(create)?;
         let mut ports = Vec::new();
-        for number in replicas {
-            let forward = self.cluster.forward(&format!("{}:{}", self.cluster.node_ip(), 8443 + number))?;
+        for port in replicas {
+            let forward = self.cluster.forward(&format!("{}:{port}", self.cluster.node_ip()))?;
             ports.push(forward.port());
             self.forwards.lock().push(forward);
         }
-        let task = self.gateway.report(self.client.clone(), ports, "gateway-0", token.trim());
-        *self.reports.lock() = Some(task);
+        self.reports.lock().push(gateway.report(self.client.clone(), ports, pod, token.trim()));
         Ok(())
     }
 
@@ -172,23 +173,13 @@ impl World {
 
     /// A fleet that is called from its start on. `scaling` are fields of `spec.autoscaling`.
     pub async fn fleet(&self, ns: &Namespace, name: &str, scaling: &str, flow: Flow) -> Result<(), Failed> {
-        let fleet = ns.fleet(name, &format!("{{{SERVER}, autoscaling: {{{scaling}}}}}")).await?;
-        self.flow(ns, &fleet, flow);
-        Ok(())
+        ns.fleet(name, &format!("{{{SERVER}, autoscaling: {{{scaling}}}}}")).await?;
+        self.call(ns, name, flow).await
     }
 
     /// From now on this runs at the fleet.
-    pub fn flow(&self, ns: &Namespace, fleet: &McpFleet, flow: Flow) {
-        let name = fleet.metadata.name.as_deref().unwrap_or_default();
-        let uid = fleet.metadata.uid.as_deref().unwrap_or_default();
-        self.gateway.flow((&ns.name, name, uid), flow);
-    }
-
-    /// As [`Self::flow`], by name.
     pub async fn call(&self, ns: &Namespace, name: &str, flow: Flow) -> Result<(), Failed> {
-        let fleet = ns.get(name).await?;
-        self.flow(ns, &fleet, flow);
-        Ok(())
+        at(&self.gateway, ns, name, flow).await
     }
 
     /// Who wrote a fleet's scale since then, by user, with how many writes.
@@ -199,10 +190,24 @@ impl World {
     }
 }
 
+/// From now on this runs at the fleet, through this gateway.
+pub async fn at(gateway: &Gateway, ns: &Namespace, name: &str, flow: Flow) -> Result<(), Failed> {
+    let fleet = ns.get(name).await?;
+    gateway.flow((&ns.name, name, fleet.metadata.uid.as_deref().unwrap_or_default()), flow);
+    Ok(())
+}
+
 impl Replica {
     /// The `number`-th of an operator.
     pub fn new(name: &str, number: u16) -> Self {
-        Self { name: name.to_owned(), api_port: 8443 + number, admin_port: 9090 + number, args: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            api_port: 8443 + number,
+            admin_port: 9090 + number,
+            metrics_api: true,
+            ca_config_map: CA_CONFIG_MAP.to_owned(),
+            args: Vec::new(),
+        }
     }
 }
 

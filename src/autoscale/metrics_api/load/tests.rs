@@ -2,12 +2,13 @@ use super::*;
 use crate::{
     autoscale::{
         board::Board,
-        metrics_api::{Parts, test_support::Reviews},
+        metrics_api::{Parts, test_support::Stub},
         time::Now,
     },
     runtime::lease::Leadership,
 };
 use futures::FutureExt as _;
+use http::header;
 use http_body_util::Full;
 use serde_json::Value;
 use tokio::time::advance;
@@ -15,7 +16,7 @@ use tokio::time::advance;
 const USER: &str = "system:serviceaccount:sys:mcp-fleet-gateway";
 const AUDIENCE: &str = "mcp-fleet-operator";
 
-fn parts(reviews: &Reviews) -> Parts {
+fn parts(reviews: &Stub) -> Parts {
     let now = 1_795_208_400_000;
     Parts {
         client: reviews.client(),
@@ -29,7 +30,7 @@ fn parts(reviews: &Reviews) -> Parts {
     }
 }
 
-fn by_review(reviews: &Reviews) -> (Loads, Parts) {
+fn by_review(reviews: &Stub) -> (Loads, Parts) {
     let parts = parts(reviews);
     let metrics = ApiMetrics::default();
     let review = Review::new(parts.client.clone(), USER.into(), AUDIENCE.into(), metrics.clone());
@@ -54,8 +55,8 @@ fn review_of(token: &str) -> Value {
     }
 }
 
-fn reviews() -> Reviews {
-    Reviews::answering(|review| {
+fn reviews() -> Stub {
+    Stub::answering(|review| {
         assert_eq!(review["spec"]["audiences"], json!([AUDIENCE]));
         (201, review_of(review["spec"]["token"].as_str().unwrap()))
     })
@@ -115,7 +116,7 @@ async fn a_token_is_reviewed_once_a_minute() {
 
 #[tokio::test]
 async fn without_the_api_servers_word_nobody_reports() {
-    let reviews = Reviews::answering(|_| (500, json!({})));
+    let reviews = Stub::answering(|_| (500, json!({})));
     let (loads, _) = by_review(&reviews);
     assert_eq!(send(&loads, Some("Bearer good"), report(1, 0.0).to_string()).await.0, 503);
 }

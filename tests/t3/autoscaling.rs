@@ -1,0 +1,223 @@
+//! Real load through the gateways, and what becomes of the scale: up and down again without a failed call, through an
+//! outage, from a queue, and from zero. The numbers are those of the status, which says why it is as it is.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::api::ListParams;
+use libtest_mimic::Failed;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    lab,
+    load::{Connections, Load},
+    support::{Namespace, Suite, TestResult, wait},
+};
+
+/// Reports each second, windows of 10 s, a look every 5 s, the start of pods; the rest is for a busy machine.
+const SCALING: Duration = Duration::from_secs(120);
+/// Longer than the window, the stabilization and some looks together.
+const OUTAGE: Duration = Duration::from_secs(35);
+/// What a held call may take after its pod serves; 300 ms on a quiet machine.
+const AFTER_START: Duration = Duration::from_secs(3);
+
+/// A fleet of the sample server with these fields of `spec.autoscaling`.
+fn elastic(min: i32, max: i32, metrics: &Value) -> Value {
+    let autoscaling = json!({
+        "minReplicas": min,
+        "maxReplicas": max,
+        "metrics": metrics,
+        "windows": {"stableSeconds": 10, "panicSeconds": 4, "maxSampleAgeSeconds": 10},
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
+    });
+    let mut spec = lab::with(lab::sample(1), "/autoscaling", autoscaling);
+    // The autoscaler's, not the file's.
+    spec.as_object_mut().map(|spec| spec.remove("replicas"));
+    spec
+}
+
+async fn autoscaling(ns: &Namespace, fleet: &str) -> Result<Value, String> {
+    let live = ns.get(fleet).await.map_err(|e| format!("{e:?}"))?;
+    let status = serde_json::to_value(&live.status).map_err(|e| e.to_string())?;
+    let mut told = status["autoscaling"].clone();
+    told["spec"] = json!(live.spec.replicas);
+    told["ready"] = status["readyReplicas"].clone();
+    Ok(told)
+}
+
+/// Waits until the fleet wants and has `n` replicas; what it then says of itself.
+async fn scaled(ns: &Namespace, fleet: &str, n: i32) -> Result<Value, Failed> {
+    wait::until(&format!("{fleet} at {n}"), SCALING, async || {
+        let told = autoscaling(ns, fleet).await?;
+        let seen = [&told["spec"], &told["desiredReplicas"], &told["ready"]];
+        if seen.iter().all(|v| **v == n) { Ok(told) } else { Err(told.to_string()) }
+    })
+    .await
+}
+
+/// A signal's part of the decision.
+fn term<'a>(told: &'a Value, signal: &str) -> Option<&'a Value> {
+    told["terms"].as_array()?.iter().find(|t| t["signal"] == signal)
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// Notes of the events that tell of changes of the scale.
+async fn rescales(ns: &Namespace, fleet: &str) -> Result<Vec<String>, Failed> {
+    let events = ns.api::<k8s_openapi::api::core::v1::Event>().list(&ListParams::default()).await?;
+    let about = events.into_iter().filter(|e| e.involved_object.name.as_deref() == Some(fleet));
+    Ok(about
+        .filter(|e| e.reason.as_deref() == Some("SuccessfulRescale"))
+        .filter_map(|e| e.message)
+        .filter(|m| m.contains('→'))
+        .collect())
+}
+
+/// A fleet that serves through the gateway; its URL there.
+async fn served(ns: &Namespace, fleet: &str, spec: &Value) -> Result<String, Failed> {
+    lab::ready_fleet(ns, fleet, spec).await?;
+    let url = ns.get(fleet).await?.status.and_then(|s| s.url).ok_or("no status.url")?;
+    let mut n_tries = 0;
+    wait::until(&format!("an answer of {url}"), lab::PODS, async || {
+        n_tries += 1;
+        let client = format!("first-{fleet}-{n_tries}");
+        lab::call(ns, &client, &["--url", &url, "call", "whoami"]).await.map_err(|e| format!("{e:?}"))
+    })
+    .await?;
+    Ok(url)
+}
+
+/// So many calls at once, of so many milliseconds.
+fn calls<'a>(concurrency: &'a str, arguments: &'a str) -> [&'a str; 6] {
+    ["--tool", "sleep", "--arguments", arguments, "--concurrency", concurrency]
+}
+
+pub async fn load_scales_up_and_down_and_no_call_fails(suite: Arc<Suite>) -> TestResult {
+    lab::install(&suite)?;
+    let ns = suite.namespace("elastic").await?;
+    let metrics = json!({"concurrency": {"target": {"averageValue": "5"}}});
+    let url = served(&ns, "elastic", &elastic(1, 4, &metrics)).await?;
+    // About four calls at a time, all the way through.
+    let steady = Load::start_at(&suite, &ns, "steady", &url, "modern", Connections::PerCall).await?;
+    let more = Load::start_with(&suite, &ns, "more", &url, &calls("9", r#"{"milliseconds":1000}"#)).await?;
+    let up = scaled(&ns, "elastic", 3).await?;
+    let concurrency = term(&up, "concurrency").ok_or_else(|| format!("no concurrency in {up}"))?;
+    // What is wanted follows from what was measured: 5 calls for each replica.
+    let (total, demand) = (number(&concurrency["total"]), number(&concurrency["demand"]));
+    if !(10.0..=15.5).contains(&total) || (demand - total / 5.0).abs() > 0.3 {
+        return Err(format!("13 calls at a time are {up}").into());
+    }
+    more.stop(&ns).await?;
+    scaled(&ns, "elastic", 1).await?;
+    let report = steady.stop(&ns).await?;
+    let told = rescales(&ns, "elastic").await?;
+    let says = |to: &str| told.iter().any(|note| note.contains(to) && note.contains("concurrency"));
+    if !says("→3") || !says("→1") || !told.iter().all(|note| note.contains(':')) {
+        return Err(format!("{told:?}").into());
+    }
+    eprintln!("autoscaling: {told:?}, {} calls meanwhile, none failed", report["calls"]);
+    lab::delete_fleet(&ns, "elastic").await
+}
+
+pub async fn an_outage_that_fails_fast_takes_nothing_away(suite: Arc<Suite>) -> TestResult {
+    lab::install(&suite)?;
+    let ns = suite.namespace("outage").await?;
+    let metrics =
+        json!({"concurrency": {"target": {"averageValue": "5"}}, "errorRate": {"threshold": "0.2"}});
+    let url = served(&ns, "outage", &elastic(1, 4, &metrics)).await?;
+    let load = Load::start_with(&suite, &ns, "load", &url, &calls("13", r#"{"milliseconds":1000}"#)).await?;
+    scaled(&ns, "outage", 3).await?;
+    // More failures than calls, and in next to no time: by concurrency alone one replica would do.
+    let failing = ["--url", &url, "load", "--tool", "fail_http", "--concurrency", "4", "--rate", "40"];
+    lab::start_client(&ns, "failing", &failing).await?;
+    wait::until("the guard", SCALING, async || {
+        let told = autoscaling(&ns, "outage").await?;
+        let stands = told["guards"].as_array().is_some_and(|g| g.iter().any(|g| g == "Errors"));
+        if stands { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
+    load.stop(&ns).await?;
+    let outage = Instant::now();
+    wait::holds("the scale in the outage", OUTAGE, async || {
+        let told = autoscaling(&ns, "outage").await?;
+        if told["spec"].as_i64() >= Some(3) { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
+    let told = autoscaling(&ns, "outage").await?;
+    if told["limitedBy"] != "ErrorGuard" {
+        return Err(format!("after {:?} of failures: {told}", outage.elapsed()).into());
+    }
+    lab::gone(&ns, "failing", lab::delete(&ns, "failing").await?).await?;
+    // Over: now it may.
+    scaled(&ns, "outage", 1).await?;
+    lab::delete_fleet(&ns, "outage").await
+}
+
+pub async fn what_waits_in_the_gateway_asks_for_replicas(suite: Arc<Suite>) -> TestResult {
+    lab::install(&suite)?;
+    let ns = suite.namespace("queue").await?;
+    let metrics =
+        json!({"concurrency": {"target": {"averageValue": "4"}}, "queueDepth": {"drainSeconds": 1}});
+    let spec = lab::with(elastic(1, 3, &metrics), "/gateway/maxRequestsPerPod", json!(4));
+    let url = served(&ns, "queue", &spec).await?;
+    let load = Load::start_with(&suite, &ns, "load", &url, &calls("10", r#"{"milliseconds":1000}"#)).await?;
+    wait::until("what waits to be told", SCALING, async || {
+        let told = autoscaling(&ns, "queue").await?;
+        let waits = term(&told, "queueDepth").is_some_and(|t| number(&t["total"]) > 0.0);
+        if waits || told["spec"] == 3 { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
+    scaled(&ns, "queue", 3).await?;
+    load.stop(&ns).await?;
+    lab::delete_fleet(&ns, "queue").await
+}
+
+pub async fn the_first_call_wakes_a_fleet_at_zero(suite: Arc<Suite>) -> TestResult {
+    lab::install(&suite)?;
+    let ns = suite.namespace("zero").await?;
+    let metrics = json!({"concurrency": {"target": {"averageValue": "5"}}});
+    let spec = lab::with(elastic(0, 2, &metrics), "/autoscaling/scaleToZero", json!({"idleSeconds": 10}));
+    let url = served(&ns, "sleepy", &spec).await?;
+    wait::until("the fleet at zero", SCALING, async || {
+        let told = autoscaling(&ns, "sleepy").await?;
+        if told["spec"] == 0 { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
+    lab::settled(&ns, "sleepy", 0, |_| true).await?;
+    ns.condition("sleepy", "Ready", "True", "ScaledToZero").await?;
+
+    // From a node: the start of a client's pod is not to be measured.
+    let gateway: Service =
+        Namespace::existing(lab::SYSTEM, suite.client.clone()).api().get("mcp-fleet-gateway").await?;
+    let address = gateway.spec.and_then(|s| s.cluster_ip).ok_or("no cluster IP")?;
+    let path = url.split('/').skip(3).collect::<Vec<_>>().join("/");
+    let client = concat!(env!("CARGO_TARGET_TMPDIR"), "/../images/mcp-call");
+    let mut command = suite.cluster.command_on_node(1, client);
+    command.args(["--url", &format!("http://{address}/{path}"), "--lifecycle", "modern", "call", "whoami"]);
+    let start = Instant::now();
+    let answer = tokio::task::spawn_blocking(move || command.output().map(|output| (output, Instant::now())));
+    let serves = wait::until("an endpoint that serves", SCALING, async || {
+        let params = ListParams::default().labels("mcpfleet.io/fleet=sleepy");
+        let slices = ns.api::<EndpointSlice>().list(&params).await.map_err(|e| e.to_string())?;
+        let endpoints = slices.items.iter().flat_map(|s| s.endpoints.iter().flatten());
+        let ready =
+            endpoints.filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count();
+        if ready > 0 { Ok(Instant::now()) } else { Err("none".to_owned()) }
+    })
+    .await?;
+    let (output, answered) = answer.await??;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    let (started, after) = (serves - start, answered.saturating_duration_since(serves));
+    eprintln!(
+        "autoscaling: 0 → 1, an endpoint served after {started:.2?}, the held call was answered {after:.2?} later"
+    );
+    if after > AFTER_START {
+        return Err(format!("answered {after:?} after an endpoint served").into());
+    }
+    lab::delete_fleet(&ns, "sleepy").await
+}
