@@ -90,6 +90,8 @@ mod tests {
     fn runs(figures: &[(f64, f64)]) -> Runs {
         let summary = |(violations, pod_hours): &(f64, f64)| Summary {
             violations: *violations,
+            shed: 0.0,
+            failed: 0.0,
             p95_wait: 0.0,
             pod_hours: *pod_hours,
             scale_events: 0,

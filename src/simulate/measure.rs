@@ -23,6 +23,10 @@ const HEALTHY: f64 = 0.7;
 pub struct Summary {
     /// Share of calls that were late or got no place, in percent.
     pub violations: f64,
+    /// Share of calls that got no place, in percent; part of the violations.
+    pub shed: f64,
+    /// Share of calls that a server failed, in percent; no violations.
+    pub failed: f64,
     /// 95 % of all calls waited no longer than this for a slot and for CPU, in seconds.
     pub p95_wait: f64,
     /// Hours of pods: from their creation to their end.
@@ -66,7 +70,6 @@ pub(crate) struct Measure {
     waits: [u64; WAITS],
     pod_seconds: u64,
     sessions_broken: u32,
-    n_answered: u64,
     n_shed: u64,
     n_failed: u64,
     scale_events: u32,
@@ -92,7 +95,6 @@ impl Measure {
             waits: [0; WAITS],
             pod_seconds: 0,
             sessions_broken: 0,
-            n_answered: 0,
             n_shed: 0,
             n_failed: 0,
             scale_events: 0,
@@ -111,7 +113,6 @@ impl Measure {
 
     /// A call got its answer.
     pub(crate) fn answered(&mut self, arrived: Micros, took: Micros, idle: Micros) {
-        self.n_answered += 1;
         let wait = (took - idle).max(0);
         let ms = wait as f64 / 1000.0;
         let bucket = if ms < 1.0 { 0 } else { 1 + (2.0 * ms.log2()) as usize };
@@ -200,21 +201,18 @@ impl Measure {
     #[cfg(test)]
     pub(crate) fn balance(&self) -> (u64, u64) {
         let offered = self.seconds.iter().map(|s| u64::from(s.offered)).sum();
-        (offered, self.n_answered + self.n_shed + self.n_failed)
-    }
-
-    /// Calls that a server failed.
-    #[cfg(test)]
-    pub(crate) fn n_failed(&self) -> u64 {
-        self.n_failed
+        (offered, self.waits.iter().sum::<u64>() + self.n_shed + self.n_failed)
     }
 
     /// What it came to.
     pub(crate) fn summary(&self) -> Summary {
         let offered: u64 = self.seconds.iter().map(|s| u64::from(s.offered)).sum();
         let bad: u64 = self.seconds.iter().map(|s| u64::from(s.bad)).sum();
+        let percent = |n: u64| 100.0 * n as f64 / offered.max(1) as f64;
         Summary {
-            violations: 100.0 * bad as f64 / offered.max(1) as f64,
+            violations: percent(bad),
+            shed: percent(self.n_shed),
+            failed: percent(self.n_failed),
             p95_wait: self.wait(0.95),
             pod_hours: self.pod_seconds as f64 / 3600.0,
             scale_events: self.scale_events,

@@ -10,8 +10,10 @@ use super::{measure::Summary, scalers::Kind};
 type Column = (&'static str, usize, fn(&Summary, &Summary) -> f64);
 
 /// What is shown, in order. The second summary is that of the first policy, which speedups compare with.
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 17] = [
     ("violations %", 2, |s, _| s.violations),
+    ("shed %", 2, |s, _| s.shed),
+    ("failed %", 2, |s, _| s.failed),
     ("p95 wait s", 2, |s, _| s.p95_wait),
     ("pod-hours", 2, |s, _| s.pod_hours),
     ("changes", 0, |s, _| f64::from(s.scale_events)),
@@ -53,6 +55,8 @@ pub(super) fn json(scenario: &str, seed: u64, rows: &[(Kind, Summary)]) -> Value
         json!({
             "policy": kind.name(),
             "violationsPercent": s.violations,
+            "shedPercent": s.shed,
+            "failedPercent": s.failed,
             "p95WaitSeconds": s.p95_wait,
             "podHours": s.pod_hours,
             "changes": s.scale_events,
