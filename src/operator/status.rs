@@ -166,6 +166,10 @@ const ORDINARY: [&str; 5] = [
     reasons::ROLLOUT_COMPLETE,
 ];
 
+/// Reasons about scaling that do not come from a decision, or that end only by a person's hand.
+const TO_MEND: [&str; 3] =
+    [reasons::REPLICAS_OVERRIDDEN, reasons::FOREIGN_AUTOSCALER, reasons::ACTIVATION_FAILED];
+
 /// Compares two statuses.
 pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
     let state = |s: &McpFleetStatus, type_: &str| condition(s, type_).map(|c| c.status.clone());
@@ -173,9 +177,13 @@ pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {
     let ends = |s: &McpFleetStatus| s.draining_replicas.is_some_and(|n| n > 0);
     let trouble = |c: &Condition| Some(c.reason.clone()).filter(|r| !ORDINARY.contains(&r.as_str()));
     let news = autoscaling::news(old.autoscaling.as_ref(), new.autoscaling.as_ref());
-    // Where we decide, these say the same as the decision.
+    // Where we decide, these say the same as the decision, but for what a person has to mend.
     let decided = [types::ABLE_TO_SCALE, types::SCALING_LIMITED];
-    let is_decided = |c: &Condition| new.autoscaling.is_some() && decided.contains(&c.type_.as_str());
+    let is_decided = |c: &Condition| {
+        new.autoscaling.is_some()
+            && decided.contains(&c.type_.as_str())
+            && !TO_MEND.contains(&c.reason.as_str())
+    };
     // The metrics API may be out of reach for a moment, as while we start.
     let apart = [types::READY, types::METRICS_API_AVAILABLE];
     let others = |s: &McpFleetStatus| -> Vec<_> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common,
-    samples::{FULL, parse},
+    samples::{FULL, NATIVE, parse},
     schema::{self, Leaf},
     support::{Namespace, Suite, TestResult, wait},
 };
@@ -98,7 +98,12 @@ fn tied(leaf: &str, spec: &mut Value) {
             *mount = name;
         }
     }
+    if leaf == "autoscaling.scaleToZero.enabled" {
+        // Who must keep more than one cannot go to zero.
+        spec["autoscaling"]["minReplicas"] = json!(1);
+    }
     let gone: &[&str] = match leaf {
+        "autoscaling.combine" => &["/autoscaling/thresholds"],
         "service.type" => &["/service/externalTrafficPolicy", "/service/loadBalancerSourceRanges"],
         "server.tolerations[].effect" => &["/server/tolerations/0/tolerationSeconds"],
         "server.tolerations[].operator" => &["/server/tolerations/0/value"],
@@ -160,6 +165,14 @@ fn special(leaf: &str) -> Option<Walk> {
 fn walks() -> (Vec<Walk>, Vec<String>) {
     let mut base = parse(FULL);
     schema::remove(&mut base, "/replicas");
+    let (mut walks, mut missing) = walks_from(&base);
+    // The same fields mean something else where Kubernetes' own autoscaler follows them.
+    walks.extend(walks_from(&parse(NATIVE)).0.into_iter().filter(|w| w.leaf.starts_with("autoscaling.")));
+    missing.sort();
+    (walks, missing)
+}
+
+fn walks_from(base: &Value) -> (Vec<Walk>, Vec<String>) {
     let (mut walks, mut missing) = (Vec::new(), Vec::new());
     for leaf in schema::leaves() {
         let name = leaf.name();
@@ -171,7 +184,7 @@ fn walks() -> (Vec<Walk>, Vec<String>) {
             continue;
         }
         // Of several places, the last: lists are keyed, and a first entry often stands for the list.
-        let Some(place) = schema::places(&base, &leaf.path).pop() else {
+        let Some(place) = schema::places(base, &leaf.path).pop() else {
             missing.push(name);
             continue;
         };
@@ -182,7 +195,7 @@ fn walks() -> (Vec<Walk>, Vec<String>) {
             spec
         });
         // Without the image there is no fleet.
-        let gone = if name == "server.image" { base.clone() } else { removed(&leaf, &base, &place) };
+        let gone = if name == "server.image" { base.clone() } else { removed(&leaf, base, &place) };
         walks.push(Walk { leaf: name, set: base.clone(), changed, removed: gone });
     }
     (walks, missing)
@@ -236,8 +249,10 @@ pub async fn every_field_is_set_changed_and_removed(suite: Arc<Suite>) -> TestRe
     let ns = suite.namespace("fields").await?;
     let (walks, missing) = walks();
     assert!(missing.is_empty(), "fields without a sample: set them in samples::FULL: {missing:?}");
-    // One can be had once in a cluster, the other knows one word.
-    let alone = ["server.volumes[].emptyDir.medium", "service.nodePort"].map(str::to_owned);
+    // One can be had once in a cluster, the others know one word.
+    let alone =
+        ["autoscaling.metrics.errorRate.role", "server.volumes[].emptyDir.medium", "service.nodePort"]
+            .map(str::to_owned);
     let stands: BTreeSet<String> =
         walks.iter().filter(|w| w.changed.is_none()).map(|w| w.leaf.clone()).collect();
     assert_eq!(stands, BTreeSet::from(alone), "fields without another value");

@@ -117,6 +117,21 @@ networkPolicy:
         ports: [{port: 5432, protocol: UDP}]
 ";
 
+/// A fleet that Kubernetes' own autoscaler scales.
+pub const NATIVE: &str = r"
+server: {image: a}
+autoscaling:
+  actuator: HPA
+  minReplicas: 3
+  maxReplicas: 12
+  metrics:
+    cpu: {target: {averageUtilization: 55}}
+    memory: {target: {averageUtilization: 66}}
+  behavior:
+    scaleUp: {stabilizationWindowSeconds: 10, selectPolicy: Min, policies: [{type: Pods, value: 3, periodSeconds: 20}]}
+    scaleDown: {stabilizationWindowSeconds: 100, selectPolicy: Min, policies: [{type: Percent, value: 30, periodSeconds: 40}]}
+";
+
 /// Next to nothing.
 pub const MINIMAL: &str = "server: {image: a}";
 
