@@ -1,7 +1,13 @@
 //! `make bench-autoscaler-cost`: what the autoscaler costs the operator at 10,000 fleets, as a share of one core, and
 //! how soon its metrics API answers. The targets and how each is measured stand in `benches/README.md`. Needs no
 //! cluster.
-#![allow(unreachable_pub, clippy::print_stdout, missing_docs, reason = "a benchmark: it talks to a person")]
+#![allow(
+    unreachable_pub,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark: it talks to a person, and shares an API server with the unit tests"
+)]
 
 #[path = "autoscaler_cost/api.rs"]
 mod api;

@@ -30,7 +30,7 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
             *state = next;
         }
     }
-    let share = (cpu::used()? - before).as_secs_f64() / SECONDS as f64;
+    let share = cpu::used()?.saturating_sub(before).as_secs_f64() / SECONDS as f64;
     anyhow::ensure!(changed == 0, "demand and scale agree, and yet {changed} decisions change it");
     report.at_most(
         "decisions for 10,000 fleets of 10 pods, each second",

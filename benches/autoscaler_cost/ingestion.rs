@@ -64,10 +64,10 @@ impl Measured {
         for second in 0..WARM_UP + SECONDS {
             let now = Now { mono: second * 1000, wall: START + second * 1000 };
             let is_measured = second >= WARM_UP;
-            let mut spend = |on: &mut Duration, before: Duration| -> anyhow::Result<Duration> {
+            let spend = |on: &mut Duration, before: Duration| -> anyhow::Result<Duration> {
                 let after = cpu::used()?;
                 if is_measured {
-                    *on += after - before;
+                    *on += after.saturating_sub(before);
                 }
                 Ok(after)
             };

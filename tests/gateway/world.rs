@@ -250,6 +250,7 @@ fn launch(file: &Path, log: &Path, more: &[String]) -> Child {
         .args(["gateway", "--threads", "1", "--log-format", "text", "--log-level", "info,mcp_fleet=debug"])
         .args(["--shutdown-delay-seconds", "1", "--shutdown-timeout-seconds", "5", "--config"])
         .arg(file)
+        .args(more)
         .env("MCP_FLEET_ACCESS_LOG", "true")
         .stdin(Stdio::null())
         .stdout(append(&log.with_extension("access")))

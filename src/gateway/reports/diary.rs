@@ -57,9 +57,10 @@ impl Diary {
         let known = &gateway.snapshot.load().fleets;
         let mut fleets = Vec::new();
         for fleet in known {
-            fleets.extend(
-                self.write(gateway, fleet, millis).filter(|(due, _)| *due || all).map(|(_, load)| load),
-            );
+            let (due, load) = self.write(gateway, fleet, millis);
+            if due || all {
+                fleets.push(load);
+            }
         }
         if self.fleets.len() > known.len() {
             self.fleets.retain(|_, entry| entry.fleet.strong_count() > 0);
@@ -69,7 +70,7 @@ impl Diary {
     }
 
     /// Reads a fleet; with it, whether a report needs it.
-    fn write(&mut self, gateway: &Gateway, fleet: &Arc<Fleet>, now: u64) -> Option<(bool, FleetLoad)> {
+    fn write(&mut self, gateway: &Gateway, fleet: &Arc<Fleet>, now: u64) -> (bool, FleetLoad) {
         let entry =
             self.fleets.get_mut(&fleet.uid).filter(|e| std::ptr::eq(e.fleet.as_ptr(), Arc::as_ptr(fleet)));
         let Some(entry) = entry else {
@@ -83,7 +84,7 @@ impl Diary {
                 sent: now,
             };
             self.fleets.insert(fleet.uid.clone(), entry);
-            return Some((true, last));
+            return (true, last);
         };
         let load = wire::fleet(gateway, fleet, entry.since);
         entry.same = if load == entry.last { entry.same.saturating_add(1) } else { 0 };
@@ -93,7 +94,7 @@ impl Diary {
             entry.sent = now;
         }
         entry.last = load.clone();
-        Some((due, load))
+        (due, load)
     }
 }
 
