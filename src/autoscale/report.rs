@@ -139,7 +139,7 @@ mod tests {
             "fleets":[{"uid":"u","queueSeconds":null},{"uid":"v","arrivals":-1}]}"#;
         let report: Report = serde_json::from_str(json).unwrap();
         assert!(report.fleets[0].queue_seconds.is_nan());
-        assert_eq!(report.fleets[1].arrivals, -1.0);
+        assert!(report.fleets[1].arrivals < 0.0);
         assert!(serde_json::from_str::<Report>(&json.replace("null", "\"1\"")).is_err());
     }
 }

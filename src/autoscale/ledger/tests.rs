@@ -145,10 +145,13 @@ fn before_the_first_window_is_full_nothing_is_complete() {
     assert_eq!(ledger.load(UID, &windows(), None, at(0)), None);
     world.run(&mut ledger, 10, 10);
     let one = load(&ledger, 10_000);
-    assert!(!one.complete && one.stable.seconds == 0.0 && one.stable.in_flight == 1.0, "{one:?}");
+    assert!(!one.complete && near(one.stable.seconds, 0.0) && near(one.stable.in_flight, 1.0), "{one:?}");
     world.run(&mut ledger, 11, 40);
     let some = load(&ledger, 40_000);
-    assert!(!some.complete && some.stable.seconds == 30.0 && near(some.stable.in_flight, 1.0), "{some:?}");
+    assert!(
+        !some.complete && near(some.stable.seconds, 30.0) && near(some.stable.in_flight, 1.0),
+        "{some:?}"
+    );
     world.run(&mut ledger, 41, 70);
     assert!(load(&ledger, 70_000).complete);
 }
@@ -388,7 +391,7 @@ fn who_waits_for_a_first_pod_is_found_at_once() {
     (fleet.ready, fleet.queue) = (0, 2.0);
     ledger.accept(&world.with(1, 0, vec![fleet.clone()]), at(0));
     assert_eq!(ledger.fleets_waiting(at(10)).collect::<Vec<_>>(), [UID]);
-    assert_eq!(load(&ledger, 10).waiting, 2.0);
+    assert!(near(load(&ledger, 10).waiting, 2.0));
     assert_eq!(ledger.fleets_waiting(at(5_001)).count(), 0, "the gateway is silent");
     fleet.ready = 1;
     ledger.accept(&world.with(2, 1_000, vec![fleet.clone()]), at(1_000));

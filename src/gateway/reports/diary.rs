@@ -134,7 +134,7 @@ mod tests {
             }
         }
         let repeats = i64::from(REPEATS);
-        assert_eq!(reminded[..=repeats as usize - 1], (1..=repeats).collect::<Vec<_>>());
+        assert_eq!(reminded[..repeats as usize], (1..=repeats).collect::<Vec<_>>());
         let pauses: Vec<_> = reminded[repeats as usize - 1..].windows(2).map(|w| w[1] - w[0]).collect();
         assert!(pauses.len() >= 3 && pauses.iter().all(|p| (6..=15).contains(p)), "{pauses:?}");
         assert_eq!(has(&diary.take(&gateway, at(61_000), true, false)).len(), 2, "asked for all");

@@ -231,6 +231,11 @@ fn a_decision_is_as_urgent_as_what_it_changes() {
     assert_eq!(next(&|s| s.decision.reason = Reason::MetricsUnavailable), Change::Condition);
     assert_eq!(next(&|s| s.effective = EffectiveActuator::Direct), Change::Condition);
     assert_eq!(next(&|s| s.replicas = 7), Change::Urgent);
+    let decision = scaled();
+    let held =
+        ScalingFacts { scaled: Some(&decision), holder: Some("kubectl".into()), ..ScalingFacts::default() };
+    let held = build(&fleet, &observed(deployment(6, 6, 6, 6), 6), &[], &held, &first, NOW);
+    assert_eq!((change(&first, &held), change(&held, &first)), (Change::Condition, Change::Condition));
     let mut other = scaled();
     other.decision.utilization = Some(1.4);
     assert_eq!(timeless(&with(&other, &first)), timeless(&first), "load does not keep others from resting");
