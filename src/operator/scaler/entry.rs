@@ -234,7 +234,8 @@ fn persisted(object: &WatchedFleet) -> Option<Persisted> {
 
 /// What the leader wrote of changes that this process has not seen itself.
 fn adopt(state: &mut State, persisted: &Persisted, now: Now) {
-    let at = |wall: Option<i64>| wall.map(|wall| now.to_mono(wall));
+    // One in the future would count as now at each look, for ever: the clock was set back.
+    let at = |wall: Option<i64>| wall.filter(|wall| *wall <= now.wall).map(|wall| now.to_mono(wall));
     state.last_up = state.last_up.max(at(persisted.last_up));
     state.last_down = state.last_down.max(at(persisted.last_down));
 }
