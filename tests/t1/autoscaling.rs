@@ -230,10 +230,11 @@ impl World {
             name: name.into(),
             uid: fleet.uid().unwrap_or_default(),
         };
-        let mut carried = self.gate.carried.lock();
-        carried.push(Carried { fleet, ..Carried::default() });
-        let index = carried.len() - 1;
-        drop(carried);
+        let index = {
+            let mut carried = self.gate.carried.lock();
+            carried.push(Carried { fleet, ..Carried::default() });
+            carried.len() - 1
+        };
         self.pods(name, index, 1).await?;
         Ok(index)
     }
