@@ -2,7 +2,10 @@
 //! so the test makes the pods; it plays the gateway, too.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -177,6 +180,18 @@ async fn push(suite: &Suite, port: u16, token: &str, report: &Value) -> anyhow::
     Ok(format!("{status}: {}", String::from_utf8_lossy(&body)))
 }
 
+/// A port that nobody listens on, never given twice: below those that the system gives to others.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + (std::process::id() % 100) as u16 * 50;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::SeqCst);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A namespace with an operator of its own, and a gateway that reports to it.
 struct World {
     suite: Arc<Suite>,
@@ -201,7 +216,7 @@ impl World {
             &ns.name,
             "--audience=mcp-fleet-operator",
         ])?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let operator = Self::operator(&suite, &ns, port)?;
         let gate = Gate::start(Arc::clone(&suite), port, token.trim().to_owned());
         Ok(Self { suite, ns, port, operator, gate })

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     common::{self, CHILDREN, json_patch},
-    samples::FULL,
+    samples::{FULL, NATIVE, parse},
     support::{Namespace, Suite, TestResult, wait},
 };
 
@@ -332,6 +332,7 @@ pub async fn every_owned_field_comes_back(suite: Arc<Suite>) -> TestResult {
     // With the helper and the generated account, there is more to own.
     spec["rollout"]["drain"] = json!("Await");
     spec["server"].as_object_mut().expect("server").remove("serviceAccountName");
+    spec["autoscaling"] = parse(NATIVE)["autoscaling"].clone();
     ns.fleet("weather", &spec.to_string()).await?;
     let children = common::wait_children(&ns, &suite.client, "weather", 7).await?;
     common::wait_observed(&ns, "weather").await?;
