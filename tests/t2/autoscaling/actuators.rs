@@ -52,7 +52,7 @@ pub async fn direct_and_an_hpa_come_to_the_same(_suite: Arc<Suite>) -> TestResul
     for (fleet, actuator) in fleets {
         world.fleet(&ns, fleet, &scaling(actuator, PACED), Flow::calls(15.0)).await?;
     }
-    for (calls, n) in [(15.0, 2), (83.0, 9), (45.0, 5), (55.0, 6), (5.0, 1)] {
+    for (calls, n) in [(15.0, 2), (83.0, 9), (41.0, 5), (55.0, 6), (5.0, 1)] {
         for (fleet, _) in fleets {
             world.call(&ns, fleet, Flow::calls(calls)).await?;
         }
