@@ -42,6 +42,8 @@ const MAX_PROBES: usize = 64;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often a fleet's tools and prompts are listed.
 const NAMES_EVERY: Duration = Duration::from_secs(300);
+/// How often it is looked whether a pod that starts is ready.
+const START_LOOK: Duration = Duration::from_millis(50);
 /// Deep probes of an endpoint that say nothing before it is left at that.
 const MAX_DEEP: u32 = 3;
 
@@ -136,6 +138,11 @@ impl<'a> Task<'a> {
 
     async fn run(mut self) {
         loop {
+            // A pod that starts answers nothing, and must not count as ill for it when it is ready: calls may be
+            // waiting for it.
+            while self.endpoint.phase() == Phase::NotReady && !self.endpoint.capability.load().known {
+                sleep(START_LOOK).await;
+            }
             let view = self.fleet.view_full();
             // The semaphore is never closed.
             let Ok(slot) = self.shared.slots.acquire().await else { return };
