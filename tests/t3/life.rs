@@ -54,13 +54,27 @@ pub async fn from_apply_to_answered_calls(suite: Arc<Suite>) -> TestResult {
     if !list.contains("burn_cpu") || !pods.iter().any(|pod| whoami.contains(pod)) {
         return Err(format!("list: {list}\nwhoami: {whoami}\npods: {pods:?}").into());
     }
-    let table = suite.kubectl(&["-n", &ns.name, "get", "mcpfleet", "-o", "wide"])?;
+    let table = wait::until("a utilization", wait::LIMIT, async || {
+        let table = suite.kubectl(&["-n", &ns.name, "get", "mcpfleet", "-o", "wide"]);
+        let table = table.map_err(|e| e.to_string())?;
+        // Nothing is shown before the gateways have reported.
+        if table.lines().nth(1).is_some_and(|row| row.split_whitespace().count() == 10) {
+            Ok(table)
+        } else {
+            Err(table)
+        }
+    })
+    .await?;
     let (head, row) = table.split_once('\n').ok_or("a table")?;
     let head: Vec<&str> = head.split_whitespace().collect();
     let row: Vec<&str> = row.split_whitespace().collect();
     let through_gateways = format!("http://mcp-fleet-gateway.{}/{}/weather/mcp", lab::SYSTEM, ns.name);
-    let wanted = ["NAME", "READY", "DESIRED", "MIN", "MAX", "STATUS", "AGE", "URL", "IMAGE"];
-    if head != wanted || row[..6] != ["weather", "2", "2", "2", "10", "Ready"] || row[7] != through_gateways {
+    let wanted = ["NAME", "READY", "DESIRED", "MIN", "MAX", "UTIL", "STATUS", "AGE", "URL", "IMAGE"];
+    if head != wanted
+        || row[..5] != ["weather", "2", "2", "2", "10"]
+        || row[6] != "Ready"
+        || row[8] != through_gateways
+    {
         return Err(format!("kubectl get mcpfleet says\n{table}").into());
     }
     lab::delete_fleet(&ns, "weather").await

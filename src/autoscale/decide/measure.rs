@@ -1,7 +1,7 @@
 //! From signals to a wanted scale, before cooldown: demand, panic, guards, whole replicas. Not for the weighted sum.
 
 use crate::autoscale::{
-    decision::{LimitedBy, Signal, Term},
+    decision::{Guard, LimitedBy, Signal, Term},
     policy::Combine,
     state::State,
 };
@@ -74,6 +74,10 @@ fn by_demand(view: &View<'_>, how: Combine, state: &mut State, mut guards: Guard
     let sudden = state.last_panic == Some(view.now);
     let raised = guards::raise(view, demand, state, &guards);
     let (wanted, bound) = if view.n > 0 { quantise(policy, raised, view.n) } else { (0, None) };
+    // Whatever the demand of before is, without the guard there would be fewer: that is what holds the scale.
+    let held =
+        guards.has(Guard::Errors) && wanted == view.n && quantise(policy, demand, view.n.max(1)).0 < view.n;
+    let bound = if held { Some(LimitedBy::ErrorGuard) } else { bound };
     let (shown, window) =
         if demand > over_stable { (&short, policy.windows.panic) } else { (&stable, policy.windows.stable) };
     let mut terms: Vec<Term> = shown.iter().map(|d| d.term(n, window)).collect();

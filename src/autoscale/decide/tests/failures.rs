@@ -170,7 +170,11 @@ fn all_pods_fail_fast() {
     // Also where clients give up.
     let given_up = Traffic { rate: 20.0, in_flight: 0.1, ..outage };
     let decision = process.seconds(600, &fleet(8, given_up));
-    assert_eq!((decision.recommended, decision.limited_by), (Some(8), None), "as before the outage");
+    assert_eq!(
+        (decision.recommended, decision.limited_by),
+        (Some(8), Some(LimitedBy::ErrorGuard)),
+        "as before the outage"
+    );
     // Slow failures are no reason for more.
     let slow = Traffic { latency_ms: 30_000.0, ..outage };
     assert_eq!(process.seconds(60, &fleet(8, slow)).recommended, Some(8));
