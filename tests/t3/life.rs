@@ -56,7 +56,7 @@ pub async fn from_apply_to_answered_calls(suite: Arc<Suite>) -> TestResult {
     }
     let table = wait::until("a utilization", wait::LIMIT, async || {
         let table = suite.kubectl(&["-n", &ns.name, "get", "mcpfleet", "-o", "wide"]);
-        let table = table.map_err(|e| e.to_string())?;
+        let table = table.map_err(|e| format!("{e:?}"))?;
         // Nothing is shown before the gateways have reported.
         if table.lines().nth(1).is_some_and(|row| row.split_whitespace().count() == 10) {
             Ok(table)
