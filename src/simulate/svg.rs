@@ -7,7 +7,7 @@ use super::{measure::Second, scalers::Kind};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 64.0;
-const PLOT: f64 = WIDTH - LEFT - 16.0;
+const PLOT: f64 = WIDTH - LEFT - 32.0;
 const PANEL: f64 = 150.0;
 const GAP: f64 = 46.0;
 const TOP: f64 = 64.0;
