@@ -30,6 +30,20 @@ pub struct Spec {
     pub tolerance_down: f64,
 }
 
+impl Spec {
+    /// One metric, and Kubernetes' defaults for all that can be left out.
+    pub fn of(min: i32, max: i32, metric: Metric) -> Self {
+        Self {
+            min,
+            max,
+            metrics: vec![metric],
+            behavior: Behavior::default(),
+            tolerance_up: 0.1,
+            tolerance_down: 0.1,
+        }
+    }
+}
+
 /// A metric of the spec. Values are in thousandths, as `Quantity.MilliValue` gives them; see [`milli`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {

@@ -10,6 +10,10 @@ use crate::api::{
 
 /// Signals that one event names at most.
 const MAX_TERMS: usize = 4;
+/// Why the scale changed, where nothing of ours was on the way there.
+const NOT_ASKED: &str = "not decided by this replica: set by hand, or on what another replica said";
+/// Words of the condition ScalingLimited for a step that was cut by bounds or a rate.
+const CUTS: [&str; 4] = ["ScaleUpLimit", "ScaleDownLimit", "TooManyReplicas", "TooFewReplicas"];
 
 /// Something worth an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,30 +103,32 @@ pub fn transitions(
 }
 
 /// One line for a change of the scale: `4→7: concurrency 93/14=6.7, cpu 2.1, limitedBy=ScaleUpLimit`. `cause`: the
-/// decision that asked for it, where it is known; the newest one was made at the new scale already.
+/// decision that asked for it; the newest one was made at the new scale already, and says nothing of the step.
 fn rescale(old: &McpFleetStatus, new: &McpFleetStatus, cause: Option<&AutoscalingStatus>) -> Option<Note> {
     let scaling = new.autoscaling.as_ref()?;
     let (from, to) = (old.autoscaling.as_ref()?.current_replicas?, scaling.current_replicas?);
     if from == to || scaling.effective_actuator == "Off" {
         return None;
     }
-    let told = cause.unwrap_or(scaling);
-    let mut parts: Vec<String> = told.terms.iter().filter(|t| asks(t)).take(MAX_TERMS).map(term).collect();
-    // Where the terms do not say it.
+    let because = cause.map_or_else(|| NOT_ASKED.to_owned(), |cause| explained(cause, to, new));
+    Some(Note::normal("SuccessfulRescale", format!("{from}→{to}: {because}")))
+}
+
+/// The terms of a decision, what they do not say, and what cut the step to `to`.
+fn explained(cause: &AutoscalingStatus, to: i32, new: &McpFleetStatus) -> String {
+    let mut parts: Vec<String> = cause.terms.iter().filter(|t| asks(t)).take(MAX_TERMS).map(term).collect();
     let says_more = |r: &str| ["Activation", "Idle", "Panic", "Fallback", "Paused"].contains(&r);
-    if let Some(reason) =
-        told.reason.clone().filter(|r| parts.is_empty() || (cause.is_some() && says_more(r)))
-    {
+    if let Some(reason) = cause.reason.clone().filter(|r| parts.is_empty() || says_more(r)) {
         parts.insert(0, reason);
     }
-    // What cut the step, where it did not reach what was asked for. The rest that follows each step cuts the next.
-    let limit =
-        condition(new, types::SCALING_LIMITED).filter(|c| c.status == "True").map(|c| c.reason.clone());
-    let limit = limit.filter(|_| scaling.desired_replicas != Some(to));
-    if let Some(limit) = cause.map_or(limit, |cause| cause.limited_by.clone()) {
+    // An HPA says in its condition that it cut the step. The rest that follows each step cuts the next.
+    let condition = condition(new, types::SCALING_LIMITED).filter(|c| c.status == "True");
+    let cut = condition.map(|c| c.reason.clone()).filter(|r| CUTS.contains(&r.as_str()));
+    let cut = cut.filter(|_| cause.desired_replicas.is_some_and(|wanted| wanted != to));
+    if let Some(limit) = cause.limited_by.clone().or(cut) {
         parts.push(format!("limitedBy={limit}"));
     }
-    Some(Note::normal("SuccessfulRescale", format!("{from}→{to}: {}", parts.join(", "))))
+    parts.join(", ")
 }
 
 fn asks(term: &TermStatus) -> bool {

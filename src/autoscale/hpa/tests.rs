@@ -14,14 +14,7 @@ fn spec(metric: Metric) -> Spec {
         select: Select::Max,
         policies: vec![RatePolicy { unit: Unit::Pods, value: 1000, period: 1000 }],
     };
-    Spec {
-        min: 1,
-        max: 100,
-        metrics: vec![metric],
-        behavior: Behavior { up: at_once(), down: at_once() },
-        tolerance_up: 0.1,
-        tolerance_down: 0.1,
-    }
+    Spec { behavior: Behavior { up: at_once(), down: at_once() }, ..Spec::of(1, 100, metric) }
 }
 
 fn pod() -> PodView {

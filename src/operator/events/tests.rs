@@ -47,17 +47,34 @@ fn each_change_of_the_scale_is_explained_in_one_line() {
         ("cpu", "0.37", "0.7", "2.1"),
         ("connections", "0", "100", "0.0"),
     ];
-    let (before, mut after) = (scaled("HPA", 4, 7, &terms), scaled("HPA", 7, 7, &terms));
+    let explained = |before: &McpFleetStatus, after: &McpFleetStatus| {
+        let notes = transitions(before, after, before.autoscaling.as_ref());
+        notes.into_iter().map(|n| (n.reason, n.text)).collect::<Vec<_>>()
+    };
+    let (before, mut after) = (scaled("HPA", 4, 7, &terms), scaled("HPA", 7, 7, &[]));
     let line = |text: &str| vec![("SuccessfulRescale", text.to_owned())];
-    assert_eq!(said(&before, &after), line("4→7: concurrency 93/14=6.7, cpu 2.1"));
-    assert!(said(&after, &after).is_empty(), "said once");
-    after.autoscaling.iter_mut().for_each(|a| a.desired_replicas = Some(9));
+    let because = "concurrency 93/14=6.7, cpu 2.1";
+    assert_eq!(explained(&before, &after), line(&format!("4→7: Activation, {because}")));
+    assert!(explained(&after, &after).is_empty(), "said once");
+    // The HPA cut it, and says so in its condition; whatever it says of a step that was whole is the next one's.
     after.conditions = status(&[("ScalingLimited", "True", "ScaleUpLimit")]).conditions;
-    assert_eq!(said(&before, &after), line("4→7: concurrency 93/14=6.7, cpu 2.1, limitedBy=ScaleUpLimit"));
-    let (zero, one) = (scaled("Direct", 0, 0, &[]), scaled("Direct", 1, 1, &[]));
-    assert_eq!(said(&zero, &one), line("0→1: Activation"));
+    assert_eq!(explained(&before, &after), line(&format!("4→7: Activation, {because}")));
+    after.autoscaling.iter_mut().for_each(|a| a.current_replicas = Some(6));
+    let cut = format!("4→6: Activation, {because}, limitedBy=ScaleUpLimit");
+    assert_eq!(explained(&before, &after), line(&cut));
+    after.conditions = status(&[("ScalingLimited", "True", "Cooldown")]).conditions;
+    assert_eq!(explained(&before, &after), line(&format!("4→6: Activation, {because}")));
+    let (zero, one) = (scaled("Direct", 0, 1, &[]), scaled("Direct", 1, 1, &[]));
+    assert_eq!(explained(&zero, &one), line("0→1: Activation"));
     assert!(said(&scaled("Off", 2, 2, &[]), &scaled("Off", 5, 2, &[])).is_empty(), "not ours to explain");
     assert!(said(&McpFleetStatus::default(), &one).is_empty(), "the first that is known is no change");
+}
+
+#[test]
+fn what_somebody_else_set_is_not_explained_by_what_we_measured() {
+    let terms = [("concurrency", "93", "14", "6.7")];
+    let text = said(&scaled("HPA", 7, 7, &terms), &scaled("HPA", 3, 7, &terms))[0].1.clone();
+    assert!(text.starts_with("7→3: not decided by this replica"), "{text}");
 }
 
 #[test]

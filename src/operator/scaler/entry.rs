@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     autoscale::{
-        decision::{Decision, Reason},
+        decision::Decision,
         policy::Policy,
         snapshot::Pause,
         state::{Persisted, State},
@@ -29,6 +29,9 @@ use crate::{
 const RETRY: Millis = 1_000;
 const RETRY_MOST: Millis = 60_000;
 
+/// For so long, in ms, a decision may wait for whoever reads it: an HPA looks every 15 s.
+const LED: Millis = 30_000;
+
 /// One fleet.
 pub struct Entry {
     /// As it was seen last.
@@ -41,7 +44,9 @@ pub struct Entry {
     pub state: State,
     /// The newest decision.
     pub made: Option<Made>,
-    /// The last one at another N, where it asked for a change.
+    /// The last one that asked for another N.
+    asked: Option<Made>,
+    /// The one that led to the present N, where it was one of ours.
     cause: Option<Decision>,
     /// Our own newest write of the scale, until the watch tells of it.
     pub wrote: Option<Wrote>,
@@ -76,6 +81,20 @@ pub struct Made {
     pub age: Option<Millis>,
 }
 
+impl Made {
+    /// What it asks for: of whoever reads it, or of ourselves.
+    fn wants(&self) -> i32 {
+        let asks = self.decision.recommended.filter(|n| *n != self.replicas);
+        asks.unwrap_or(self.decision.desired)
+    }
+
+    /// Whether it led from N = `from` to what is `now`: it asked for a step in that direction, not long ago.
+    fn led(&self, from: i32, now: &Self) -> bool {
+        let recent = now.at.mono.saturating_sub(self.at.mono) <= LED;
+        recent && self.replicas == from && (self.wants() > from) == (now.replicas > from)
+    }
+}
+
 /// A write of the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wrote {
@@ -95,6 +114,7 @@ impl Entry {
             pause: pause::of(object.annotations()),
             state,
             made: None,
+            asked: None,
             cause: None,
             wrote: None,
             writing: false,
@@ -148,17 +168,14 @@ impl Entry {
     }
 
     /// Remembers a decision; whether a pass has to be asked for.
-    pub fn decided(&mut self, mut made: Made, state: State, leads: bool) -> bool {
+    pub fn decided(&mut self, made: Made, state: State, leads: bool) -> bool {
         self.state = state;
-        // No gateway can have reported yet on a fleet that was only just made.
-        let window = self.policy().map_or(0, |p| p.windows.stable);
-        if made.decision.reason == Reason::MetricsUnavailable && made.at.mono - self.since < window {
-            made.decision.reason = Reason::WarmingUp;
+        if let Some(from) = self.made.as_ref().map(|before| before.replicas).filter(|n| *n != made.replicas) {
+            let asked = self.asked.take().filter(|asked| asked.led(from, &made));
+            self.cause = asked.map(|asked| asked.decision);
         }
-        if let Some(before) = self.made.take().filter(|before| before.replicas != made.replicas) {
-            let Made { decision, replicas, .. } = before;
-            let asked = decision.recommended.is_some_and(|n| n != replicas) || decision.desired != replicas;
-            self.cause = asked.then_some(decision);
+        if made.wants() != made.replicas {
+            self.asked = Some(made.clone());
         }
         *self.counts.entry(made.decision.reason.as_str()).or_default() += 1;
         let cooling = self.cooldown_until(made.at.mono).is_some();

@@ -350,6 +350,34 @@ fn a_restart_says_nothing_before_it_knows_something() {
     assert!(world.scaler.of(&World::key()).is_some());
 }
 
+/// Beside an HPA, the change comes up to a period after the decision; what a person sets in between is not ours.
+#[test]
+fn a_change_is_put_down_to_the_decision_that_led_to_it_and_to_no_other() {
+    let after = |seconds_of_calm: usize, set_to: i32| {
+        let mut world = World::new(&json!({"actuator": "HPA"}));
+        world.api.send_replace(ApiState::Serving);
+        world.pods(2);
+        world.fleet["spec"]["replicas"] = json!(2);
+        world.level = 20.0;
+        world.run(20);
+        assert_eq!(world.desired(), Some(2));
+        world.level = 34.0;
+        world.run(10);
+        assert_eq!(world.desired(), Some(4));
+        world.level = 20.0;
+        world.run(seconds_of_calm);
+        world.fleet["spec"]["replicas"] = json!(set_to);
+        world.fleet["metadata"]["resourceVersion"] = json!("200");
+        world.run(1);
+        world.scaler.of(&World::key()).and_then(|s| s.cause).and_then(|c| c.recommended)
+    };
+    assert_eq!(after(0, 4), Some(4));
+    assert_eq!(after(0, 3), Some(4), "a step that was cut");
+    assert!(after(15, 4).is_some(), "an HPA that looked a while ago");
+    assert_eq!(after(60, 4), None, "nothing asked for more for a long time");
+    assert_eq!(after(0, 1), None, "the other direction");
+}
+
 #[test]
 fn a_new_fleet_warms_up_before_anything_is_missed() {
     let mut world = World::new(&json!({}));

@@ -3,10 +3,7 @@
 
 use super::{Period, Scaler, View};
 use crate::{
-    autoscale::{
-        behavior::Behavior,
-        hpa::{Controller, Inputs, Metric, PodMetric, PodView, Sample, Spec},
-    },
+    autoscale::hpa::{Controller, Inputs, Metric, PodMetric, PodView, Sample, Spec},
     simulate::world::{Micros, SECOND},
 };
 
@@ -23,14 +20,7 @@ pub(super) struct HpaCpu {
 
 impl HpaCpu {
     pub(super) fn new(min: i32, max: i32, phase: Micros) -> Self {
-        let spec = Spec {
-            min,
-            max,
-            metrics: vec![Metric::Cpu(TARGET)],
-            behavior: Behavior::default(),
-            tolerance_up: 0.1,
-            tolerance_down: 0.1,
-        };
+        let spec = Spec::of(min, max, Metric::Cpu(TARGET));
         Self { spec, controller: Controller::default(), sync: Period::new(phase, 15 * SECOND), score: None }
     }
 }

@@ -3,10 +3,7 @@
 
 use super::{Period, Scaler, View};
 use crate::{
-    autoscale::{
-        behavior::Behavior,
-        hpa::{self, Controller, Inputs, Metric, Sample, Spec},
-    },
+    autoscale::hpa::{self, Controller, Inputs, Metric, Sample, Spec},
     simulate::world::{Micros, SECOND},
 };
 
@@ -20,14 +17,7 @@ pub(super) struct HpaConcurrency {
 
 impl HpaConcurrency {
     pub(super) fn new(min: i32, max: i32, per_pod: f64, phase: Micros) -> Self {
-        let spec = Spec {
-            min,
-            max,
-            metrics: vec![Metric::AverageValue(hpa::milli(per_pod))],
-            behavior: Behavior::default(),
-            tolerance_up: 0.1,
-            tolerance_down: 0.1,
-        };
+        let spec = Spec::of(min, max, Metric::AverageValue(hpa::milli(per_pod)));
         Self { spec, controller: Controller::default(), sync: Period::new(phase, 15 * SECOND), score: None }
     }
 }
