@@ -56,7 +56,8 @@ fn spec(more: &str) -> String {
 #[derive(Clone, Debug, Default)]
 struct Carried {
     fleet: McpFleetId,
-    pods: Vec<String>,
+    /// Each pod's uid, and the call-seconds that it has carried.
+    pods: Vec<(String, f64)>,
     /// Calls that run.
     level: f64,
     /// Numbers that cannot be, in their stead.
@@ -76,7 +77,7 @@ impl Carried {
     fn report(&mut self, seconds: f64) -> Value {
         self.in_flight_seconds += self.level * seconds;
         self.calls += self.level * seconds;
-        let share = |total: f64| total / self.pods.len().max(1) as f64;
+        let share = self.level / self.pods.len().max(1) as f64;
         let work = |in_flight: f64, integral: f64, calls: f64| {
             let mut latencies = vec![0.0; 32];
             latencies[20] = calls;
@@ -85,9 +86,10 @@ impl Carried {
         };
         let pods: Vec<Value> = self
             .pods
-            .iter()
-            .map(|uid| {
-                let mut pod = work(share(self.level), share(self.in_flight_seconds), share(self.calls));
+            .iter_mut()
+            .map(|(uid, carried)| {
+                *carried += share * seconds;
+                let mut pod = work(share, *carried, *carried);
                 pod["uid"] = json!(uid);
                 pod
             })
@@ -123,15 +125,18 @@ impl Gate {
         let (to_report, said) = (Arc::clone(&carried), Arc::clone(&answers));
         let task = tokio::spawn(async move {
             let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-            let (mut sequence, mut last) = (0, Instant::now());
+            let (mut sequence, mut last) = (0, Timestamp::now());
             loop {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 sequence += 1;
-                let seconds = last.elapsed().as_secs_f64();
-                last = Instant::now();
+                // One look at the clock for the count and its time: on a busy machine two would tell of a load that
+                // never was.
+                let now = Timestamp::now();
+                let seconds = (now - last).total(jiff::Unit::Second).unwrap();
+                last = now;
                 let fleets: Vec<Value> = to_report.lock().iter_mut().map(|c| c.report(seconds)).collect();
                 let report = json!({"version": 1, "gateway": "gate-1", "epoch": epoch, "sequence": sequence,
-                    "time": Timestamp::now().to_string(), "fleets": fleets});
+                    "time": now.to_string(), "fleets": fleets});
                 let answer = match push(&suite, port, &token, &report).await {
                     Ok(answer) => answer,
                     Err(error) => format!("{error:#}"),
@@ -278,8 +283,13 @@ impl World {
                 {"type": "Ready", "status": "True", "lastTransitionTime": Timestamp::now().to_string()}]}});
             pods.patch_status(&format!("{fleet}-{i}"), &PatchParams::default(), &Patch::Merge(ready)).await?;
         }
-        let uids = pods.list(&of).await?.items.iter().filter_map(ResourceExt::uid).collect();
-        self.gate.set(index, |carried| carried.pods = uids);
+        let uids: Vec<String> = pods.list(&of).await?.items.iter().filter_map(ResourceExt::uid).collect();
+        self.gate.set(index, |carried| {
+            let known = std::mem::take(&mut carried.pods);
+            let so_far =
+                |uid: &str| known.iter().find(|(u, _)| u == uid).map_or(0.0, |(_, carried)| *carried);
+            carried.pods = uids.into_iter().map(|uid| (so_far(&uid), uid)).map(|(n, uid)| (uid, n)).collect();
+        });
         Ok(())
     }
 
