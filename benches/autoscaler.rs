@@ -1,5 +1,6 @@
-//! `make bench-autoscaler`: the preset Balanced beside five other autoscalers in every scenario of the simulator, twenty
-//! seeds each. What the figures mean and how to read them stands in `benches/README.md`.
+//! `make bench-autoscaler`: the preset Balanced, through an HPA and written by the operator itself, beside five other
+//! autoscalers in every scenario of the simulator, twenty seeds each. What the figures mean and how to read them stands
+//! in `benches/README.md`.
 #![allow(
     unreachable_pub,
     clippy::print_stdout,
@@ -17,7 +18,7 @@ use clap::Parser;
 use mcp_fleet::{
     autoscale::policy::Policy,
     simulate::{
-        evaluate::{Estimate, Runs},
+        evaluate::{self, Estimate, Runs},
         measure::Summary,
         scalers::Kind,
         scenario::Scenario,
@@ -28,6 +29,10 @@ use mcp_fleet::{
 /// A share of the Knative autoscaler's flaps that ours may have.
 const FLAPS: f64 = 1.0 / 20.0;
 
+/// Balanced with each actuator, and how a target calls it.
+const OURS: [(Kind, &str); 2] =
+    [(Kind::Balanced, "Balanced through an HPA"), (Kind::Direct, "Balanced by Direct")];
+
 #[derive(Parser)]
 #[command(about = "Compares autoscalers in simulated scenarios")]
 struct Args {
@@ -37,9 +42,6 @@ struct Args {
     /// Only these scenarios, separated by commas.
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<String>,
-    /// The fleet's policy written by the operator itself too.
-    #[arg(long)]
-    direct: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -52,17 +54,17 @@ fn main() -> anyhow::Result<ExitCode> {
         .into_iter()
         .filter(|s| args.scenarios.is_empty() || args.scenarios.contains(&s.name))
         .collect();
-    let mut kinds = Kind::DEFAULT.to_vec();
-    kinds.extend(args.direct.then_some(Kind::Direct));
+    let others = Kind::DEFAULT.into_iter().filter(|kind| !kind.is_ours());
+    let kinds: Vec<Kind> = OURS.iter().map(|(kind, _)| *kind).chain(others).collect();
     let mut report = report::Report::new("autoscaler");
-    let mut totals = Totals::default();
+    let mut totals = Totals::new();
     println!(
         "{} scenarios, {} seeds; mean ± half of the 95 % confidence interval (Student's t)\n",
         chosen.len(),
         args.seeds
     );
     for scenario in &chosen {
-        let policy = Policy::balanced(2, 30);
+        let policy = evaluate::policy(2, 30);
         let all = run(scenario, &kinds, &policy, args.seeds);
         show(scenario, &all, &mut report);
         totals.add(scenario, &all);
@@ -154,42 +156,74 @@ fn interval(e: Estimate) -> String {
 }
 
 /// What is judged at the end.
-#[derive(Default)]
 struct Totals {
-    /// Scenario, and who is better in one of violations and pod-hours and worse in none.
-    dominated: Vec<(String, Vec<&'static str>)>,
-    flaps: f64,
+    ours: [Judged; OURS.len()],
     knative_flaps: f64,
-    outage_downs: usize,
 }
 
 impl Totals {
+    fn new() -> Self {
+        Self { ours: OURS.map(|(kind, name)| Judged::new(kind, name)), knative_flaps: 0.0 }
+    }
+
     fn add(&mut self, scenario: &Scenario, all: &[Runs]) {
-        let ours = &all[0];
-        let better: Vec<_> = all[1..]
-            .iter()
-            .filter(|r| r.kind != Kind::Direct && r.dominates(ours))
-            .map(|r| r.kind.name())
-            .collect();
-        self.dominated.push((scenario.name.clone(), better));
-        let flaps = |runs: &Runs| runs.estimate(|s| f64::from(s.flaps)).mean;
-        self.flaps += flaps(ours);
+        for ours in &mut self.ours {
+            ours.add(scenario, all);
+        }
         self.knative_flaps += all.iter().filter(|r| r.kind == Kind::Kpa).map(flaps).sum::<f64>();
-        self.outage_downs += ours.summaries.iter().map(|s| s.downs_in_outage as usize).sum::<usize>();
     }
 
     fn judge(&self, report: &mut report::Report) {
-        for (scenario, better) in &self.dominated {
-            let what =
-                format!("{scenario}: better than Balanced in violations or pod-hours, and worse in neither");
-            report.zero(&what, better.len(), &better.join(", "));
+        for ours in &self.ours {
+            ours.judge(self.knative_flaps, report);
         }
-        let share = if self.knative_flaps > 0.0 { self.flaps / self.knative_flaps } else { 0.0 };
+    }
+}
+
+fn flaps(runs: &Runs) -> f64 {
+    runs.estimate(|s| f64::from(s.flaps)).mean
+}
+
+/// Balanced with one actuator.
+struct Judged {
+    kind: Kind,
+    name: &'static str,
+    /// Scenario, and who is better in one of violations and pod-hours and worse in none.
+    dominated: Vec<(String, Vec<&'static str>)>,
+    flaps: f64,
+    outage_downs: usize,
+}
+
+impl Judged {
+    fn new(kind: Kind, name: &'static str) -> Self {
+        Self { kind, name, dominated: Vec::new(), flaps: 0.0, outage_downs: 0 }
+    }
+
+    fn add(&mut self, scenario: &Scenario, all: &[Runs]) {
+        let Some(ours) = all.iter().find(|r| r.kind == self.kind) else { return };
+        let others = all.iter().filter(|r| !r.kind.is_ours());
+        let better = others.filter(|r| r.dominates(ours)).map(|r| r.kind.name()).collect();
+        self.dominated.push((scenario.name.clone(), better));
+        self.flaps += flaps(ours);
+        self.outage_downs += ours.summaries.iter().map(|s| s.downs_in_outage as usize).sum::<usize>();
+    }
+
+    fn judge(&self, knative_flaps: f64, report: &mut report::Report) {
+        let off: Vec<_> = self.dominated.iter().filter(|(_, better)| !better.is_empty()).collect();
+        let who: Vec<_> =
+            off.iter().map(|(scenario, by)| format!("{scenario} ({})", by.join(", "))).collect();
         let what = format!(
-            "flaps of Balanced by flaps of KPA, means over all scenarios ({:.1} and {:.1})",
-            self.flaps, self.knative_flaps
+            "{}: scenarios of {} in which another is better in violations or pod-hours, and worse in neither",
+            self.name,
+            self.dominated.len()
+        );
+        report.zero(&what, off.len(), &who.join("; "));
+        let share = if knative_flaps > 0.0 { self.flaps / knative_flaps } else { 0.0 };
+        let what = format!(
+            "{}: flaps by those of KPA, means over all scenarios ({:.1} and {knative_flaps:.1})",
+            self.name, self.flaps
         );
         report.at_most(&what, FLAPS, share, "", 3);
-        report.zero("scale-downs of Balanced in an outage, all seeds", self.outage_downs, "");
+        report.zero(&format!("{}: scale-downs in an outage, all seeds", self.name), self.outage_downs, "");
     }
 }

@@ -77,6 +77,33 @@ impl Default for Behavior {
     }
 }
 
+impl Rules {
+    /// All that is asked for, at once: no bound of a fleet is greater than 1000.
+    pub fn at_once() -> Self {
+        Self {
+            stabilization: 0,
+            select: Select::Max,
+            policies: vec![RatePolicy { unit: Unit::Pods, value: 1000, period: 15_000 }],
+        }
+    }
+}
+
+impl Behavior {
+    /// The preset `Balanced`. Up at once: what is asked for does not depend on how many there are, so nothing overshoots
+    /// that a slower pace would catch. Down late and little by little, as each pod that goes makes its sessions move and
+    /// load tends to come back: after eight minutes, a tenth of the pods a minute.
+    pub fn balanced() -> Self {
+        Self {
+            up: Rules::at_once(),
+            down: Rules {
+                stabilization: 480_000,
+                select: Select::Max,
+                policies: vec![RatePolicy { unit: Unit::Percent, value: 10, period: 60_000 }],
+            },
+        }
+    }
+}
+
 /// Where a scale stands, and what is proposed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {

@@ -1,7 +1,7 @@
 //! What a fleet asks of the autoscaler, resolved: `spec.autoscaling` without anything left open.
 
 use super::{
-    behavior::{Behavior, RatePolicy, Rules, Select, Unit},
+    behavior::{Behavior, Rules},
     time::Millis,
 };
 
@@ -20,8 +20,10 @@ pub struct Policy {
     pub signals: Signals,
     /// Over which time.
     pub windows: Windows,
-    /// How fast the scale follows; in effect where we write it ourselves.
+    /// How fast the scale follows: the generated HPA's, and ours where we write the scale ourselves.
     pub behavior: Behavior,
+    /// Calls that a pod is given at a time, greater than 0; `None`: no limit.
+    pub slots: Option<f64>,
     /// Rest after a change.
     pub cooldown: Cooldown,
     /// What holds when all metrics are gone for long.
@@ -188,23 +190,39 @@ pub enum FallbackBehavior {
     CurrentReplicasIfLower,
 }
 
+/// Two reports of each gateway: an autoscaler that sees what waits need not look longer to be sure.
+const PANIC: Millis = 2_000;
+
 impl Default for Windows {
     fn default() -> Self {
-        Self { stable: 60_000, panic: 6_000, panic_threshold: 2.0, max_sample_age: 30_000 }
+        Self { stable: 60_000, panic: PANIC, panic_threshold: 2.0, max_sample_age: 30_000 }
     }
+}
+
+/// Calls at work that a pod of a fleet should carry if nobody says otherwise: 85 % of what it is given at a time. There
+/// is room for noise in the rest, and what waits is a signal of its own, so a pod may be fuller than where running calls
+/// are all that is seen (Knative and others: 70 %). `benches/README.md` compares.
+const TARGET_OF_SLOTS: f64 = 0.85;
+
+/// Where a pod has no limit.
+const UNLIMITED: f64 = 14.0;
+
+/// The target of [`Signals::concurrency`] that a fleet has by default, from [`Policy::slots`].
+pub fn concurrency_target(slots: Option<f64>) -> f64 {
+    slots.map_or(UNLIMITED, |slots| TARGET_OF_SLOTS * slots)
 }
 
 impl Policy {
     /// The preset `Balanced` for a fleet behind the gateway that names no metric: the greatest demand of all signals
-    /// counts, latency and errors only guard.
-    pub fn balanced(min: i32, max: i32) -> Self {
+    /// counts, latency and errors only guard. `slots`: calls that a pod is given at a time, if that is limited.
+    pub fn balanced(min: i32, max: i32, slots: Option<f64>) -> Self {
         Self {
             min,
             max,
             zero: None,
             combine: Combine::Max,
             signals: Signals {
-                concurrency: Some(Target { per_pod: 14.0, weight: 1.0 }),
+                concurrency: Some(Target { per_pod: concurrency_target(slots), weight: 1.0 }),
                 queue: Some(Queue { drain_seconds: 5.0, per_pod: 50.0, weight: 1.0 }),
                 connections: Some(Target { per_pod: 100.0, weight: 1.0 }),
                 request_rate: None,
@@ -220,7 +238,8 @@ impl Policy {
                 errors: Some(Errors { threshold: 0.2, weight: 1.0 }),
             },
             windows: Windows::default(),
-            behavior: Behavior::default(),
+            behavior: Behavior::balanced(),
+            slots,
             cooldown: Cooldown::default(),
             fallback: None,
             activation_replicas: 1,
@@ -233,11 +252,6 @@ impl Policy {
     /// The preset `Classic`: the weighted formula, one replica per step, five minutes of rest after each
     /// (autoscaling.md section 4.2). Its pace is the cooldown alone, so its behavior lets everything through.
     pub fn classic(min: i32, max: i32) -> Self {
-        let at_once = || Rules {
-            stabilization: 0,
-            select: Select::Max,
-            policies: vec![RatePolicy { unit: Unit::Pods, value: 1000, period: 1000 }],
-        };
         Self {
             combine: Combine::WeightedSum(Thresholds { up: 0.8, down: 0.3, step: 1 }),
             signals: Signals {
@@ -253,9 +267,9 @@ impl Policy {
                 errors: Some(Errors { threshold: 0.2, weight: 0.3 }),
                 ..Signals::default()
             },
-            behavior: Behavior { up: at_once(), down: at_once() },
+            behavior: Behavior { up: Rules::at_once(), down: Rules::at_once() },
             cooldown: Cooldown { after_up: 300_000, after_down: 300_000 },
-            ..Self::balanced(min, max)
+            ..Self::balanced(min, max, None)
         }
     }
 }

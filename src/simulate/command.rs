@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use clap::{Parser, ValueEnum};
 
 use super::{
+    evaluate,
     fleet::{self, FleetError},
     measure::Measure,
     run as runs,
@@ -14,7 +15,6 @@ use super::{
     trace::{Trace, TraceError},
     world::Limits,
 };
-use crate::autoscale::policy::Policy;
 
 /// The longest run, in seconds: a week.
 const LONGEST: u32 = 7 * 86_400;
@@ -31,7 +31,7 @@ pub struct SimulateArgs {
     trace: Option<PathBuf>,
 
     /// A scenario; see --list.
-    #[arg(long, value_name = "NAME", default_value = "diurnal")]
+    #[arg(long, value_name = "NAME", default_value = "bursts")]
     scenario: String,
 
     /// List the scenarios.
@@ -111,7 +111,7 @@ pub fn run(args: &SimulateArgs) -> Result<String, SimulateError> {
     }
     let scenario = scenario(args)?;
     let (policy, limits) = match &args.fleet {
-        None => (Policy::balanced(2, 30), Limits::default()),
+        None => (evaluate::policy(2, 30), Limits::default()),
         Some(path) => {
             fleet::read(&read(path)?).map_err(|source| SimulateError::Fleet { path: path.clone(), source })?
         }

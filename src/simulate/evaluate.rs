@@ -41,6 +41,11 @@ impl Estimate {
     }
 }
 
+/// The preset `Balanced` for the pods that are simulated where no fleet says otherwise.
+pub fn policy(min: i32, max: i32) -> Policy {
+    Limits::default().balanced(min, max)
+}
+
 /// All runs of one policy in one scenario, by seed.
 #[derive(Clone, Debug)]
 pub struct Runs {

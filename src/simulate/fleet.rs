@@ -2,7 +2,7 @@
 
 use super::world::{Limits, Micros, SECOND};
 use crate::{
-    api::v1alpha1::McpFleet,
+    api::v1alpha1::{AutoscalingSpec, McpFleet},
     autoscale::policy::Policy,
     operator::validate::{Invalid, Scaling, validate},
 };
@@ -31,21 +31,34 @@ pub(super) fn read(yaml: &str) -> Result<(Policy, Limits), FleetError> {
     let valid = validate(&fleet)?;
     let gateway = &valid.gateway;
     let defaults = Limits::default();
+    // Without a limit the pods of the simulation have their own.
+    let slots = u32::try_from(gateway.max_requests_per_pod).ok().filter(|n| *n > 0).unwrap_or(defaults.slots);
+    let named = fleet.spec.autoscaling.as_ref().is_some_and(names_a_target);
     let limits = Limits {
-        // Without a limit the pods of the simulation have their own.
-        slots: u32::try_from(gateway.max_requests_per_pod).ok().filter(|n| *n > 0).unwrap_or(defaults.slots),
+        slots,
+        target: Limits::target(slots),
+        streams: defaults.streams,
         queue: usize::try_from(gateway.queue.capacity).unwrap_or(defaults.queue),
         queue_timeout: Micros::from(gateway.queue.timeout_seconds) * SECOND,
         drain: valid.drain_seconds_named.map_or(defaults.drain, |s| Micros::from(s) * SECOND),
     };
     match valid.scaling_if_served {
-        Scaling::Mcp(mcp) => Ok((mcp.policy, limits)),
+        Scaling::Mcp(mcp) => {
+            let target =
+                mcp.policy.signals.concurrency.filter(|_| named).map_or(limits.target, |c| c.per_pod);
+            Ok((mcp.policy, Limits { target, ..limits }))
+        }
         Scaling::Fixed => Err(FleetError::NotOurs("there is no autoscaling block")),
         Scaling::Native(_) => {
             Err(FleetError::NotOurs("cpu and memory alone go to an HPA without the operator"))
         }
         Scaling::Off(_) => Err(FleetError::NotOurs("the actuator is Off")),
     }
+}
+
+/// A target that a person chose is everybody's.
+fn names_a_target(spec: &AutoscalingSpec) -> bool {
+    spec.metrics.concurrency.as_ref().is_some_and(|metric| metric.target.is_some())
 }
 
 #[cfg(test)]
@@ -64,6 +77,11 @@ mod tests {
         assert_eq!((policy.min, policy.max), (3, 9));
         assert!((policy.signals.concurrency.unwrap().per_pod - 7.0).abs() < 1e-9);
         assert_eq!((limits.slots, limits.queue), (10, 50));
+        assert!((limits.target - 7.0).abs() < 1e-9, "named, so it is everybody's");
+        let unnamed = "{server: {image: a}, autoscaling: {maxReplicas: 9}, gateway: {maxRequestsPerPod: 40}}";
+        let (policy, limits) = read(&yaml(unnamed)).unwrap();
+        assert!((policy.signals.concurrency.unwrap().per_pod - 34.0).abs() < 1e-9, "85 %");
+        assert!((limits.target - 28.0).abs() < 1e-9, "70 %");
     }
 
     #[test]

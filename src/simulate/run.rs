@@ -10,7 +10,7 @@ use super::{
 use crate::autoscale::{
     ledger::Ledger,
     load::Load,
-    policy::{Policy, Zero},
+    policy::{Policy, Windows, Zero},
     report::Report,
     time::Now,
 };
@@ -22,7 +22,7 @@ const LOSS: f64 = 0.01;
 pub(crate) fn run(scenario: &Scenario, kind: Kind, policy: &Policy, limits: Limits, seed: u64) -> Measure {
     let policy = bounds(policy, scenario, kind);
     let mut random = Random::new(seed, 5);
-    let mut scaler = kind.scaler(&policy, random.index(15) as Micros * SECOND);
+    let mut scaler = kind.scaler(&policy, limits.target, random.index(15) as Micros * SECOND);
     let replicas = measure::first_replicas(scenario, seed, limits.slots, policy.min);
     let mut world = World::new(scenario, limits, replicas, seed);
     let mut reports = Reports { ledger: Ledger::default(), under_way: Vec::new(), random };
@@ -52,9 +52,12 @@ pub(crate) fn run(scenario: &Scenario, kind: Kind, policy: &Policy, limits: Limi
     world.measure
 }
 
-/// The policy's bounds in this scenario.
+/// The policy's bounds in this scenario, and over which time this kind looks.
 fn bounds(policy: &Policy, scenario: &Scenario, kind: Kind) -> Policy {
     let mut policy = policy.clone();
+    if !kind.is_ours() {
+        policy.windows = Windows { stable: 60_000, panic: 6_000, ..Windows::default() };
+    }
     policy.max = scenario.max;
     policy.min = policy.min.min(policy.max);
     if scenario.zero {
@@ -137,7 +140,7 @@ mod tests {
             ..scenarios::all().remove(0)
         };
         let downs = |kind| {
-            let policy = Policy::balanced(1, 30);
+            let policy = Limits::default().balanced(1, 30);
             run(&scenario, kind, &policy, Limits::default(), 3).summary().downs_in_outage
         };
         assert_eq!((downs(Kind::Balanced), downs(Kind::Direct)), (0, 0));

@@ -98,6 +98,11 @@ impl Kind {
         }
     }
 
+    /// Whether it is the fleet's own policy, in one way or another.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Balanced | Self::Direct)
+    }
+
     /// Whether it can go to zero.
     pub(crate) fn to_zero(self) -> bool {
         matches!(self, Self::Balanced | Self::Direct | Self::Kpa)
@@ -111,10 +116,10 @@ impl Kind {
         }
     }
 
-    /// At work, with the bounds and targets of `policy`. `phase`: when in its period it looks first.
-    pub(crate) fn scaler(self, policy: &Policy, phase: Micros) -> Box<dyn Scaler> {
+    /// At work, with the bounds of `policy`. `per_pod`: calls per pod that the others aim at. `phase`: when in its period
+    /// it looks first.
+    pub(crate) fn scaler(self, policy: &Policy, per_pod: f64, phase: Micros) -> Box<dyn Scaler> {
         let (min, max) = (policy.min.max(1), policy.max);
-        let per_pod = policy.signals.concurrency.map_or(14.0, |c| c.per_pod);
         match self {
             Self::Balanced => Box::new(ours::Ours::through_hpa(policy.clone(), phase)),
             Self::Direct => Box::new(ours::Ours::direct(policy.clone())),

@@ -10,8 +10,8 @@ pub fn all() -> Vec<Scenario> {
     let steady = |rate| Shape::Ramp { low: rate, high: rate, from: 0.0, to: 1.0 };
     vec![
         Scenario {
-            seconds: 5400,
-            ..calm("diurnal", "a day of a public site, in 90 minutes", Shape::Diurnal { mean: 110.0 })
+            seconds: 28_800,
+            ..calm("diurnal", "a day of a public site, in eight hours", Shape::Diurnal { mean: 110.0 })
         },
         calm(
             "bursts",

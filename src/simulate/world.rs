@@ -32,6 +32,7 @@ use super::{
 };
 use crate::autoscale::{
     load::Load,
+    policy::Policy,
     report::{FleetReport, PodReport, Report, VERSION},
 };
 
@@ -55,6 +56,10 @@ pub(crate) const BEGIN: i64 = 1_700_000_000_000;
 pub(crate) struct Limits {
     /// Calls that a pod gets at a time.
     pub(crate) slots: u32,
+    /// Calls per pod that the policies of others aim at.
+    pub(crate) target: f64,
+    /// Sessions that a pod takes.
+    pub(crate) streams: u32,
     /// Calls that may wait.
     pub(crate) queue: usize,
     /// How long.
@@ -65,7 +70,27 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { slots: 20, queue: 1000, queue_timeout: 30 * SECOND, drain: 300 * SECOND }
+        Self {
+            slots: 20,
+            target: Self::target(20),
+            // 100 of them are 70 %.
+            streams: 143,
+            queue: 1000,
+            queue_timeout: 30 * SECOND,
+            drain: 300 * SECOND,
+        }
+    }
+}
+
+impl Limits {
+    /// What others aim at where nobody says otherwise: 70 % (Knative's `container-concurrency-target-percentage`).
+    pub(crate) fn target(slots: u32) -> f64 {
+        0.7 * f64::from(slots)
+    }
+
+    /// The preset `Balanced` for these pods.
+    pub(crate) fn balanced(&self, min: i32, max: i32) -> Policy {
+        Policy::balanced(min, max, Some(f64::from(self.slots)))
     }
 }
 

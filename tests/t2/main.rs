@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         vec![
             case!(differential::the_port_answers_as_the_controller_manager),
             case!(actuators::a_killed_leader_loses_no_rest),
+            case!(actuators::a_standby_that_takes_over_keeps_the_rest),
             case!(following::an_hpa_follows_the_load_up_and_down),
             case!(holding::at_steady_load_nothing_is_written),
             case!(holding::without_metrics_it_holds_and_then_falls_back),

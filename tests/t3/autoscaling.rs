@@ -165,6 +165,63 @@ pub async fn an_outage_that_fails_fast_takes_nothing_away(suite: Arc<Suite>) -> 
     lab::delete_fleet(&ns, "outage").await
 }
 
+/// Two calls of this length each second, however long they take.
+async fn paced(
+    suite: &Suite,
+    ns: &Namespace,
+    pod: &str,
+    url: &str,
+    milliseconds: u32,
+) -> Result<Load, Failed> {
+    let arguments = json!({"milliseconds": milliseconds}).to_string();
+    let args = [&calls("12", &arguments)[..], &["--rate", "2"]].concat();
+    Load::start_with(suite, ns, pod, url, &args).await
+}
+
+pub async fn calls_that_slow_down_get_what_they_hold_and_keep_it(suite: Arc<Suite>) -> TestResult {
+    lab::install(&suite)?;
+    let ns = suite.namespace("slow").await?;
+    let metrics = json!({"concurrency": {"target": {"averageValue": "3"}},
+        "latency": {"objectiveMilliseconds": 1500, "percentile": 95}});
+    let url = served(&ns, "slow", &elastic(1, 4, &metrics)).await?;
+    // The same two calls a second throughout: half a call at a time, then two, then five.
+    let quick = paced(&suite, &ns, "quick", &url, 250).await?;
+    scaled(&ns, "slow", 1..=1).await?;
+    quick.stop(&ns).await?;
+    let slower = paced(&suite, &ns, "slower", &url, 1000).await?;
+    scaled(&ns, "slow", 1..=1).await?;
+    slower.stop(&ns).await?;
+    let slow = paced(&suite, &ns, "slow-calls", &url, 2500).await?;
+    // Five at a time are two replicas of three each; a busy machine's own time may make them three.
+    let up = scaled(&ns, "slow", 2..=3).await?;
+    let concurrency = term(&up, "concurrency").ok_or_else(|| format!("no concurrency in {up}"))?;
+    let (total, demand) = (number(&concurrency["total"]), number(&concurrency["demand"]));
+    if !(3.0..=9.0).contains(&total) || demand + 0.1 < total / 3.0 {
+        return Err(format!("five calls at a time are {up}").into());
+    }
+    // Hardly any calls are left, and they are slow: one replica would do, and nothing goes.
+    let args = [&calls("1", r#"{"milliseconds":2500}"#)[..], &["--rate", "0.3"]].concat();
+    let few = Load::start_with(&suite, &ns, "few", &url, &args).await?;
+    slow.stop(&ns).await?;
+    let held = wait::until("the latency alone to hold the scale", SCALING, async || {
+        let told = autoscaling(&ns, "slow").await?;
+        let holds = told["limitedBy"] == "LatencyGuard" && number(&told["demand"]) <= 1.0;
+        if holds { Ok(told) } else { Err(told.to_string()) }
+    })
+    .await?;
+    let n = held["spec"].as_i64();
+    wait::holds("the scale while calls are slow", OUTAGE, async || {
+        let told = autoscaling(&ns, "slow").await?;
+        if told["spec"].as_i64() >= n && n >= Some(2) { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
+    few.stop(&ns).await?;
+    let quick = paced(&suite, &ns, "quick-again", &url, 250).await?;
+    scaled(&ns, "slow", 1..=1).await?;
+    quick.stop(&ns).await?;
+    lab::delete_fleet(&ns, "slow").await
+}
+
 pub async fn what_waits_in_the_gateway_asks_for_replicas(suite: Arc<Suite>) -> TestResult {
     lab::install(&suite)?;
     let ns = suite.namespace("queue").await?;

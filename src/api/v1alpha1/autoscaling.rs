@@ -93,7 +93,7 @@ pub struct AutoscalingSpec {
     /// Over which time signals are taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
-    /// How fast it follows; the fields of `autoscaling/v2`.
+    /// How fast it follows; the fields of `autoscaling/v2`. A direction that is left out is as the preset says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behavior: Option<Behavior>,
     /// Rest after each change of the scale, whoever made it; it outlives restarts of the operator.
@@ -154,7 +154,7 @@ impl Default for Windows {
     fn default() -> Self {
         Self {
             stable_seconds: 60,
-            panic_seconds: 6,
+            panic_seconds: 2,
             panic_threshold_percent: 200,
             max_sample_age_seconds: 30,
         }

@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Behavior {
-    /// Upwards. By default at once, by at most 4 pods or 100 % in 15 s.
+    /// Upwards. Without it all that is needed at once; where Kubernetes' own autoscaler follows CPU and memory, at most
+    /// 4 pods or 100 % in 15 s. With it, what it leaves out is as in Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_up: Option<ScalingRules>,
-    /// Downwards. By default after 300 s, by at most 100 % in 15 s. For Classic at once: its cooldown is the wait.
+    /// Downwards. Without it after 480 s, by at most 10 % in 60 s; for Classic at once, as its cooldown is the wait;
+    /// where Kubernetes' own autoscaler follows CPU and memory, after 300 s. With it, what it leaves out is as in
+    /// Kubernetes: after 300 s, by at most 100 % in 15 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_down: Option<ScalingRules>,
 }

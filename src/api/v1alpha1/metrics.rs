@@ -15,7 +15,8 @@ use super::Quantity;
     validation = Rule::new("!has(self.errorRate) || (quantity(string(self.errorRate.threshold)).compareTo(quantity('0')) > 0 && quantity(string(self.errorRate.threshold)).compareTo(quantity('1')) <= 0)").message("autoscaling.metrics.errorRate.threshold must be greater than 0 and at most 1, for example \"0.2\"")
 )]
 pub struct Metrics {
-    /// Running calls; open streams that are idle do not count. `concurrency: {}` means 14 per replica.
+    /// Running calls; open streams that are idle do not count. `concurrency: {}` means 85 % of
+    /// `gateway.maxRequestsPerPod` per replica, and 14 where that has no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<AmountMetric>,
     /// Calls that wait in the gateway. `queueDepth: {}` means that they are to be served within 5 s.

@@ -27,7 +27,7 @@ pub fn busy_fleet() -> (Policy, Snapshot) {
         pause: Pause::default(),
         blocked: None,
     };
-    (Policy::balanced(2, 100), snapshot)
+    (Policy::balanced(2, 100, None), snapshot)
 }
 
 fn uid(i: u8) -> PodUid {

@@ -24,7 +24,7 @@ fn time(mono: Millis) -> String {
 }
 
 fn windows() -> Windows {
-    Windows::default()
+    Windows { panic: 6_000, ..Windows::default() }
 }
 
 /// A gateway: its calls, as (start, length) in ms.

@@ -207,8 +207,8 @@ fn hpa_of(spec: &str, effective: EffectiveActuator) -> Option<Value> {
 #[test]
 fn the_hpa_of_a_decision_asks_for_exactly_what_is_recommended() {
     let this = json!({"apiVersion": "mcpfleet.io/v1alpha1", "kind": "McpFleet", "name": "weather"});
-    let pods = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
-    let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    let all = json!({"type": "Pods", "value": 1000, "periodSeconds": 15});
+    let tenth = json!({"type": "Percent", "value": 10, "periodSeconds": 60});
     let expected = json!({
         "scaleTargetRef": this,
         "minReplicas": 2,
@@ -219,8 +219,8 @@ fn the_hpa_of_a_decision_asks_for_exactly_what_is_recommended() {
             "target": {"type": "AverageValue", "averageValue": "1"},
         }}],
         "behavior": {
-            "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [pods, percent], "tolerance": "0"},
-            "scaleDown": {"stabilizationWindowSeconds": 300, "selectPolicy": "Max", "policies": [percent], "tolerance": "0"},
+            "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [all], "tolerance": "0"},
+            "scaleDown": {"stabilizationWindowSeconds": 480, "selectPolicy": "Max", "policies": [tenth], "tolerance": "0"},
         },
     });
     assert_eq!(hpa_of("{server: {image: a}, autoscaling: {}}", EffectiveActuator::Hpa), Some(expected));
@@ -236,7 +236,7 @@ fn an_hpa_of_a_decision_never_has_less_than_one_and_leaves_the_wait_of_classic_t
     let behavior = &of("{preset: Classic}")["behavior"];
     for direction in ["scaleUp", "scaleDown"] {
         let at_once = json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "tolerance": "0",
-            "policies": [{"type": "Pods", "value": 1000, "periodSeconds": 1}]});
+            "policies": [{"type": "Pods", "value": 1000, "periodSeconds": 15}]});
         assert_eq!(behavior[direction], at_once);
     }
 }

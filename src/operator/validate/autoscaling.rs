@@ -93,18 +93,22 @@ pub(super) fn resolve(
     let zero = asked_zero && served;
     let min = if zero { 0 } else { spec.min_replicas.max(i32::from(asked_zero)) };
     let range = ReplicaRange::new(min, spec.max_replicas)?;
-    let base = if classic { policy::Policy::classic } else { policy::Policy::balanced };
-    let mut policy = base(range.min(), range.max());
+    let slots = Some(gateway.max_requests_per_pod).filter(|n| *n > 0).map(f64::from);
+    let mut policy = if classic {
+        policy::Policy { slots, ..policy::Policy::classic(range.min(), range.max()) }
+    } else {
+        policy::Policy::balanced(range.min(), range.max(), slots)
+    };
     policy.combine = combine(spec, policy.combine)?;
     if spec.metrics != Metrics::default() {
-        policy.signals = signals(&spec.metrics, classic)?;
+        policy.signals = signals(&spec.metrics, classic, slots)?;
     } else if !served && !classic {
         policy.signals = policy::Signals { cpu: policy.signals.cpu, ..policy::Signals::default() };
     }
     pace(spec, zero, &mut policy);
     demand_is_possible(&policy)?;
     if is_native(spec, classic, asked_zero, &policy.signals) {
-        return Ok(native(spec, range, policy.behavior));
+        return Ok(native(spec, range));
     }
     let unserved = (!served).then(|| unserved(gateway, asked_zero, &policy.signals)).flatten();
     Ok(Scaling::Mcp(Box::new(McpScaling { policy, actuator: spec.actuator, range, unserved })))
@@ -179,7 +183,8 @@ fn per_pod(name: &str, named: Option<&AmountTarget>, default: f64) -> Result<f64
 }
 
 /// The signals that are named, and no others. What one of them leaves out is as in a preset.
-fn signals(metrics: &Metrics, classic: bool) -> Result<policy::Signals, Invalid> {
+fn signals(metrics: &Metrics, classic: bool, slots: Option<f64>) -> Result<policy::Signals, Invalid> {
+    let at_work = policy::concurrency_target(slots);
     // Weights of the formula where it has one; they count only in a sum.
     let share = |of_classic: f64| if classic { of_classic } else { 1.0 };
     let target = |name: &str, metric: Option<&AmountMetric>, value: f64, of_classic: f64| {
@@ -195,7 +200,7 @@ fn signals(metrics: &Metrics, classic: bool) -> Result<policy::Signals, Invalid>
         Ok::<_, Invalid>(weight.map(|weight| policy::Target { per_pod, weight }))
     };
     Ok(policy::Signals {
-        concurrency: target("concurrency", metrics.concurrency.as_ref(), 14.0, 1.0)?,
+        concurrency: target("concurrency", metrics.concurrency.as_ref(), at_work, 1.0)?,
         queue: queue(metrics, share(0.2))?,
         connections: target("connections", metrics.connections.as_ref(), 100.0, 0.2)?,
         request_rate: target("requestRate", metrics.request_rate.as_ref(), 50.0, 1.0)?,
@@ -258,10 +263,7 @@ fn pace(spec: &AutoscalingSpec, zero: bool, policy: &mut policy::Policy) {
         policy.cooldown.after_up = cooldown.after_scale_up.map_or(policy.cooldown.after_up, millis);
         policy.cooldown.after_down = cooldown.after_scale_down.map_or(policy.cooldown.after_down, millis);
     }
-    if let Some(Behavior { scale_up, scale_down }) = &spec.behavior {
-        override_rules(scale_up.as_ref(), &mut policy.behavior.up);
-        override_rules(scale_down.as_ref(), &mut policy.behavior.down);
-    }
+    policy.behavior = named_behavior(spec, std::mem::take(&mut policy.behavior));
     policy.zero = zero.then(|| {
         let idle = spec.scale_to_zero.as_ref().map_or(IDLE_SECONDS, |z| z.idle_seconds);
         policy::Zero { idle: millis(idle).max(policy.windows.stable) }
@@ -286,9 +288,19 @@ fn millis(seconds: i32) -> i64 {
     i64::from(seconds) * 1000
 }
 
+/// A direction that is named is as in `autoscaling/v2`, with Kubernetes' defaults for what it leaves out; one that is not
+/// is as in `preset`.
+fn named_behavior(spec: &AutoscalingSpec, preset: behavior::Behavior) -> behavior::Behavior {
+    let Behavior { scale_up, scale_down } = spec.behavior.clone().unwrap_or_default();
+    let kubernetes = behavior::Behavior::default();
+    behavior::Behavior {
+        up: scale_up.map_or(preset.up, |user| rules(&user, kubernetes.up)),
+        down: scale_down.map_or(preset.down, |user| rules(&user, kubernetes.down)),
+    }
+}
+
 /// What the user says of a direction; the rest stays.
-fn override_rules(user: Option<&ScalingRules>, rules: &mut behavior::Rules) {
-    let Some(user) = user else { return };
+fn rules(user: &ScalingRules, mut rules: behavior::Rules) -> behavior::Rules {
     if let Some(seconds) = user.stabilization_window_seconds {
         rules.stabilization = millis(seconds);
     }
@@ -309,6 +321,7 @@ fn override_rules(user: Option<&ScalingRules>, rules: &mut behavior::Rules) {
         };
         rules.policies = user.policies.iter().map(policy).collect();
     }
+    rules
 }
 
 /// Latency and errors alone hold the scale and never ask for a replica; admission cannot see all weights.
@@ -345,7 +358,7 @@ fn is_native(spec: &AutoscalingSpec, classic: bool, zero: bool, signals: &policy
         && matches!(spec.combine, None | Some(Combine::Max))
 }
 
-fn native(spec: &AutoscalingSpec, range: ReplicaRange, behavior: behavior::Behavior) -> Scaling {
+fn native(spec: &AutoscalingSpec, range: ReplicaRange) -> Scaling {
     if spec.actuator == Actuator::Off {
         return Scaling::Off(range);
     }
@@ -355,6 +368,8 @@ fn native(spec: &AutoscalingSpec, range: ReplicaRange, behavior: behavior::Behav
     // Only where nothing is named: a fleet that names memory alone means memory alone.
     let unnamed = spec.metrics == Metrics::default();
     let cpu = target(spec.metrics.cpu.as_ref(), CPU_TARGET).or(unnamed.then_some(CPU_TARGET));
+    // Kubernetes' own autoscaler, with its own pace.
+    let behavior = named_behavior(spec, behavior::Behavior::default());
     Scaling::Native(HpaSettings { range, cpu, memory, behavior })
 }
 

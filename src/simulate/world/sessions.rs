@@ -29,12 +29,17 @@ impl World<'_> {
         }
     }
 
-    /// On the pod with the fewest; if there is none, a second later.
+    /// On the pod with the fewest; if there is none, a second later. Where each pod has all that it takes, the session is
+    /// turned away, as a call for which the queue has no place.
     pub(super) fn begin_session(&mut self, micros: Micros) {
         let pods = self.serving.iter().copied();
         let Some(pod) = pods.min_by_key(|id| self.pods[*id as usize].streams) else {
             return self.at(self.now + SECOND, Kind::SessionBegin { micros });
         };
+        self.measure.offered(self.now);
+        if self.pods[pod as usize].streams >= self.limits.streams {
+            return self.measure.shed(self.now);
+        }
         let gateway = self.gateway();
         let id = self.free_sessions.pop().unwrap_or_else(|| {
             self.sessions.push(Session::default());

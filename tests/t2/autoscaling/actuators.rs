@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, coordination::v1::Lease};
 use kube::runtime::watcher;
 use libtest_mimic::Failed;
 use mcp_fleet::api::v1alpha1::McpFleet;
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     look::{self, History, check},
     support::{
-        Suite, TestResult,
+        Namespace, Suite, TestResult,
         operator::{NAMESPACE, SERVICE_ACCOUNT, USER},
         wait,
     },
@@ -115,94 +115,143 @@ const REST: Duration = Duration::from_secs(20);
 const MOMENT: Duration = Duration::from_millis(300);
 
 pub async fn a_killed_leader_loses_no_rest(_suite: Arc<Suite>) -> TestResult {
-    let world = World::start("t2-kills").await?;
-    // Further operators need leases and ConfigMaps of other names than the deployed one.
-    let account = format!("--serviceaccount={NAMESPACE}:{SERVICE_ACCOUNT}");
-    world.cluster.kubectl_ok([
-        "-n",
-        NAMESPACE,
-        "create",
-        "rolebinding",
-        "more",
-        "--clusterrole=admin",
-        &account,
-    ])?;
-    let leases = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-        "metadata": {"name": "leases", "namespace": NAMESPACE},
-        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}]});
-    world.cluster.apply(&leases.to_string())?;
-    world.cluster.kubectl_ok([
-        "-n",
-        NAMESPACE,
-        "create",
-        "rolebinding",
-        "leases",
-        "--role=leases",
-        &account,
-    ])?;
-    let replicas: Vec<Replica> = (0..N_OPERATORS).map(operator_of_one_namespace).collect();
+    let world = world_of_operators("t2-kills").await?;
+    let replicas: Vec<Replica> = (0..N_OPERATORS).map(|n| operator_of(&format!("operator-{n}"), n)).collect();
     futures::future::try_join_all(replicas.iter().map(|replica| world.replica(replica))).await?;
     let ports: Vec<u16> = replicas.iter().map(|r| r.api_port).collect();
     world.begins(&world.gateway, "gateway-0", &ports)?;
     let mark = world.cluster.audit_log().mark()?;
-    futures::future::try_join_all(replicas.iter().map(|replica| killed_at_rest(&world, replica))).await?;
-
-    let mut rests = Vec::new();
-    for replica in &replicas {
-        rests.extend(rests_of(&world, mark, &replica.name)?);
-    }
-    eprintln!("autoscaling: steps {rests:.1?} apart over {} kills", N_KILLS * usize::from(N_OPERATORS));
-    check(rests.len() >= N_KILLS * usize::from(N_OPERATORS), || format!("too few steps: {rests:?}"))?;
-    check(rests.iter().all(|rest| *rest + MOMENT >= REST), || format!("a rest was cut short: {rests:?}"))
+    let climbs = replicas.iter().map(async |replica| {
+        let climb = Climb::start(&world, &replica.name, std::slice::from_ref(replica)).await?;
+        let mut n = climb.above(1).await?;
+        for _ in 0..N_KILLS {
+            tokio::time::sleep(Duration::from_millis(Rng::new().u64(0..10_000))).await;
+            world.cluster.kill_component(&replica.name)?;
+            world.cluster.start_component(&replica.name)?;
+            n = climb.above(n).await?;
+        }
+        Ok::<_, Failed>(())
+    });
+    futures::future::try_join_all(climbs).await?;
+    let namespaces: Vec<&str> = replicas.iter().map(|r| r.name.as_str()).collect();
+    rested(&world, mark, &namespaces, N_KILLS * usize::from(N_OPERATORS))
 }
 
-fn operator_of_one_namespace(number: u16) -> Replica {
-    let name = format!("operator-{number}");
-    let args = ["--watch-namespace", &name, "--lease-name", &name, "--lease-duration-seconds", "6"]
+/// Two replicas of one operator: whichever leads is killed at rest, and the other one leads on.
+pub async fn a_standby_that_takes_over_keeps_the_rest(_suite: Arc<Suite>) -> TestResult {
+    let world = world_of_operators("t2-standby").await?;
+    let name = "pair";
+    let replicas = [0, 1].map(|n| Replica { name: format!("{name}-{n}"), ..operator_of(name, n) });
+    futures::future::try_join_all(replicas.iter().map(|replica| world.replica(replica))).await?;
+    world.begins(&world.gateway, "gateway-0", &replicas.each_ref().map(|r| r.api_port))?;
+    let mark = world.cluster.audit_log().mark()?;
+    let climb = Climb::start(&world, name, &replicas).await?;
+    let leases = Namespace::existing(NAMESPACE, world.client.clone()).api::<Lease>();
+    let leader = async || {
+        let lease = leases.get(name).await.map_err(|e| e.to_string())?;
+        let holder = lease.spec.and_then(|s| s.holder_identity).unwrap_or_default();
+        let of = replicas.iter().find(|r| holder.starts_with(&r.name));
+        of.map(|r| r.name.clone()).ok_or_else(|| format!("led by {holder:?}"))
+    };
+    let mut n = climb.above(1).await?;
+    let mut led = Vec::new();
+    for _ in 0..N_KILLS {
+        tokio::time::sleep(Duration::from_millis(Rng::new().u64(0..10_000))).await;
+        let killed = leader().await?;
+        world.cluster.kill_component(&killed)?;
+        wait::until("the other one to lead", STEP, async || match leader().await? {
+            now if now == killed => Err(format!("{now} still leads")),
+            _ => Ok(()),
+        })
+        .await?;
+        n = climb.above(n).await?;
+        world.cluster.start_component(&killed)?;
+        world.ready(replicas.iter().find(|r| r.name == killed).ok_or("one of them")?).await?;
+        led.push(killed);
+    }
+    check(led.iter().collect::<std::collections::BTreeSet<_>>().len() == 2, || format!("killed: {led:?}"))?;
+    rested(&world, mark, &[name], N_KILLS)
+}
+
+/// A cluster in which several operators can be: they need leases and ConfigMaps of other names than the deployed one.
+async fn world_of_operators(name: &str) -> Result<World, Failed> {
+    let world = World::start(name).await?;
+    let account = format!("--serviceaccount={NAMESPACE}:{SERVICE_ACCOUNT}");
+    let bind = |name: &str, role: &str| {
+        world.cluster.kubectl_ok(["-n", NAMESPACE, "create", "rolebinding", name, role, &account])
+    };
+    bind("more", "--clusterrole=admin")?;
+    let leases = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "leases", "namespace": NAMESPACE},
+        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}]});
+    world.cluster.apply(&leases.to_string())?;
+    bind("leases", "--role=leases")?;
+    Ok(world)
+}
+
+/// The `number`-th replica in its cluster, of the operator of one namespace.
+fn operator_of(namespace: &str, number: u16) -> Replica {
+    let args = ["--watch-namespace", namespace, "--lease-name", namespace, "--lease-duration-seconds", "6"]
         .into_iter()
         .chain(["--lease-renew-deadline-seconds", "4", "--lease-retry-period-seconds", "1"]);
     Replica {
         metrics_api: false,
-        ca_config_map: format!("{CA_CONFIG_MAP}-{number}"),
+        ca_config_map: format!("{CA_CONFIG_MAP}-{namespace}"),
         args: args.map(String::from).collect(),
-        ..Replica::new(&name, number)
+        ..Replica::new(namespace, number)
     }
 }
 
-/// A fleet that always wants more climbs one step after each rest; its operator is killed in the middle of some.
-async fn killed_at_rest(world: &World, replica: &Replica) -> Result<(), Failed> {
-    let ns = world.namespace(&replica.name)?;
-    let rest = REST.as_secs();
-    let more = format!(
-        ", cooldownSeconds: {{afterScaleUp: {rest}, afterScaleDown: {rest}}}, \
-         behavior: {{scaleUp: {{policies: [{{type: Pods, value: 1, periodSeconds: 1}}]}}}}"
-    );
-    world.fleet(&ns, "weather", &scaling("Direct", &more), Flow::calls(95.0)).await?;
-    let climbs = async |above: i32| {
-        wait::until(&format!("{} above {above}", ns.name), STEP, async || {
-            // On a busy machine it may lose its short lease and end by itself; a kubelet would start it again, too.
-            if world.cluster.component_pid(&replica.name).is_none() {
-                world.cluster.start_component(&replica.name).map_err(|e| e.to_string())?;
+/// A fleet that always wants more and climbs one step after each rest.
+struct Climb<'a> {
+    world: &'a World,
+    ns: Namespace,
+    operators: &'a [Replica],
+}
+
+impl<'a> Climb<'a> {
+    async fn start(world: &'a World, namespace: &str, operators: &'a [Replica]) -> Result<Self, Failed> {
+        let ns = world.namespace(namespace)?;
+        let rest = REST.as_secs();
+        let more = format!(
+            ", cooldownSeconds: {{afterScaleUp: {rest}, afterScaleDown: {rest}}}, \
+             behavior: {{scaleUp: {{policies: [{{type: Pods, value: 1, periodSeconds: 1}}]}}}}"
+        );
+        world.fleet(&ns, "weather", &scaling("Direct", &more), Flow::calls(95.0)).await?;
+        Ok(Self { world, ns, operators })
+    }
+
+    /// Waits until it is above `n`; how far it is then.
+    async fn above(&self, above: i32) -> Result<i32, Failed> {
+        let cluster = &self.world.cluster;
+        wait::until(&format!("{} above {above}", self.ns.name), STEP, async || {
+            // On a busy machine an operator may lose its short lease and end by itself; a kubelet would start it again,
+            // too.
+            if self.operators.iter().all(|o| cluster.component_pid(&o.name).is_none()) {
+                cluster.start_component(&self.operators[0].name).map_err(|e| e.to_string())?;
             }
-            let live = ns.get("weather").await.map_err(|e| format!("{e:?}"))?;
+            let live = self.ns.get("weather").await.map_err(|e| format!("{e:?}"))?;
             match live.spec.replicas {
                 Some(n) if n > above => Ok(n),
                 n => {
-                    let answers = world.gateway.answers.lock().clone();
+                    let answers = self.world.gateway.answers.lock().clone();
                     Err(format!("{n:?}, {}; reports: {answers:?}", autoscaling(&live)))
                 }
             }
         })
         .await
-    };
-    let mut n = climbs(1).await?;
-    for _ in 0..N_KILLS {
-        tokio::time::sleep(Duration::from_millis(Rng::new().u64(0..10_000))).await;
-        world.cluster.kill_component(&replica.name)?;
-        world.cluster.start_component(&replica.name)?;
-        n = climbs(n).await?;
     }
-    Ok(())
+}
+
+/// No two steps of a fleet were closer than the rest, and there were enough of them.
+fn rested(world: &World, since: audit::Mark, namespaces: &[&str], n_kills: usize) -> TestResult {
+    let mut rests = Vec::new();
+    for namespace in namespaces {
+        rests.extend(rests_of(world, since, namespace)?);
+    }
+    eprintln!("autoscaling: steps {rests:.1?} apart over {n_kills} kills");
+    check(rests.len() >= n_kills, || format!("too few steps: {rests:?}"))?;
+    check(rests.iter().all(|rest| *rest + MOMENT >= REST), || format!("a rest was cut short: {rests:?}"))
 }
 
 /// Times between the steps of a namespace's fleet.

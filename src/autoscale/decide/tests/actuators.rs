@@ -56,7 +56,7 @@ proptest! {
         loads in prop::collection::vec((0.0..400.0_f64, 1_usize..12), 1..12),
         start in 2..30_i32,
     ) {
-        let mut policy = Policy::balanced(2, 25);
+        let mut policy = Policy::balanced(2, 25, None);
         policy.behavior = Behavior { up, down };
         policy.cooldown = Cooldown { after_up, after_down };
         let spec = hpa_of(&policy);

@@ -2,6 +2,7 @@
 
 use super::support::*;
 use crate::autoscale::{
+    behavior::Behavior,
     decide::{decide, example},
     decision::{Guard, LimitedBy, Reason, Signal},
     policy::{Combine, Cooldown, Fallback, FallbackBehavior, Policy, Role, Zero},
@@ -10,7 +11,7 @@ use crate::autoscale::{
 };
 
 fn balanced() -> Policy {
-    Policy::balanced(1, 20)
+    Policy::balanced(1, 20, None)
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn sudden_load_is_seen_in_the_short_window_and_holds() {
     snapshot.load.as_mut().unwrap().panic = window(6.0, calls(140.0), &pods);
     let decision = process.tick(&snapshot);
     assert_eq!((decision.recommended, decision.reason), (Some(10), Reason::Panic));
-    assert_eq!(decision.terms[0].window, 6_000, "the window that decided");
+    assert_eq!(decision.terms[0].window, 2_000, "the window that decided");
     // The load is gone, the scale is not until a window later.
     let calm = fleet(10, calls(20.0));
     let decision = process.seconds(59, &calm);
@@ -98,7 +99,7 @@ fn cooldown_holds_both_ways_after_any_observed_change() {
 
 #[test]
 fn direct_follows_behavior() {
-    let mut process = Process::warm(balanced(), 4);
+    let mut process = Process::warm(Policy { behavior: Behavior::default(), ..balanced() }, 4);
     let direct = |n, traffic| {
         let mut snapshot = fleet(n, traffic);
         snapshot.actuator = Actuator::Direct;
@@ -117,6 +118,32 @@ fn direct_follows_behavior() {
     assert_eq!(process.after(1, &direct(8, calls(14.0))).desired, 1);
 }
 
+/// The preset's own pace: all at once, and back after eight minutes by a tenth a minute.
+#[test]
+fn balanced_adds_at_once_and_takes_away_little_by_little() {
+    let mut process = Process::warm(balanced(), 4);
+    let direct = |n, traffic| {
+        let mut snapshot = fleet(n, traffic);
+        snapshot.actuator = Actuator::Direct;
+        snapshot
+    };
+    assert_eq!(process.tick(&direct(4, calls(280.0))).desired, 20);
+    // Sudden load holds for a minute; then the window begins.
+    assert_eq!(process.seconds(535, &direct(20, calls(14.0))).desired, 20);
+    let decision = process.seconds(10, &direct(20, calls(14.0)));
+    assert_eq!((decision.desired, decision.limited_by), (18, Some(LimitedBy::ScaleDownLimit)));
+    assert_eq!(process.seconds(58, &direct(18, calls(14.0))).desired, 18);
+    assert_eq!(process.seconds(4, &direct(18, calls(14.0))).desired, 16);
+}
+
+#[test]
+fn the_target_follows_what_a_pod_is_given_at_a_time() {
+    let target = |slots| Policy::balanced(1, 20, slots).signals.concurrency.unwrap().per_pod;
+    assert!((target(None) - 14.0).abs() < 1e-9);
+    assert!((target(Some(20.0)) - 17.0).abs() < 1e-9);
+    assert!((target(Some(1.0)) - 0.85).abs() < 1e-9, "one call at a time: a replica for each, and some more");
+}
+
 #[test]
 fn the_hpa_is_told_and_not_forestalled() {
     let decision = once(&balanced(), &fleet(4, calls(270.0)));
@@ -132,7 +159,7 @@ fn bounds_hold_at_once() {
     for (n, wanted, why) in [(25, 20, LimitedBy::TooManyReplicas), (1, 3, LimitedBy::TooFewReplicas)] {
         let mut snapshot = fleet(n, calls(14.0 * f64::from(n)));
         snapshot.actuator = Actuator::Direct;
-        let decision = once(&Policy::balanced(3, 20), &snapshot);
+        let decision = once(&Policy::balanced(3, 20, None), &snapshot);
         assert_eq!((decision.desired, decision.limited_by), (wanted, Some(why)));
     }
 }
@@ -249,7 +276,7 @@ fn the_example_is_a_fixed_point() {
 }
 
 fn to_zero() -> Policy {
-    Policy { zero: Some(Zero { idle: 300_000 }), ..Policy::balanced(0, 20) }
+    Policy { zero: Some(Zero { idle: 300_000 }), ..Policy::balanced(0, 20, None) }
 }
 
 #[test]

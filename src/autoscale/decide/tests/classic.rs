@@ -133,7 +133,7 @@ fn defect_fast_failures_scale_down_in_the_outage() {
     assert_eq!((decision.recommended, decision.reason), (Some(3), Reason::ScaleDown));
     // The same load under the default preset: nothing is taken away.
     let traffic = Traffic { rate: 100.0, latency_ms: 5.0, errors: 0.95, ..calls(0.5) };
-    let decision = once(&Policy::balanced(2, 10), &fleet(4, traffic));
+    let decision = once(&Policy::balanced(2, 10, None), &fleet(4, traffic));
     assert_eq!((decision.recommended, decision.limited_by), (Some(4), Some(LimitedBy::ErrorGuard)));
 }
 

@@ -9,7 +9,7 @@ use crate::autoscale::{
 };
 
 fn balanced() -> Policy {
-    Policy::balanced(2, 20)
+    Policy::balanced(2, 20, None)
 }
 
 #[track_caller]
@@ -303,8 +303,8 @@ fn somebody_changes_the_scale_by_hand() {
     };
     process.seconds(600, &direct(4));
     // Eight: held for a whole window, as if it had been recommended.
-    assert_eq!(process.seconds(300, &direct(8)).desired, 8);
-    assert_eq!(process.tick(&direct(8)).desired, 4);
+    assert_eq!(process.seconds(480, &direct(8)).desired, 8);
+    assert_eq!(process.tick(&direct(8)).desired, 7);
     // Two are not enough.
     assert_eq!(process.tick(&direct(2)).desired, 4);
 }
@@ -332,7 +332,7 @@ fn clock_jumps_within_a_process_change_nothing() {
 #[test]
 fn a_policy_that_cannot_be_harms_nobody() {
     // Bounds the wrong way round, targets of zero: no panic, and within what the bounds leave.
-    let mut policy = Policy::balanced(9, 3);
+    let mut policy = Policy::balanced(9, 3, None);
     policy.signals.concurrency.as_mut().unwrap().per_pod = 0.0;
     policy.signals.cpu.as_mut().unwrap().per_pod = f64::NAN;
     for n in [0, 1, 5, 1000, -3, i32::MAX] {

@@ -145,7 +145,7 @@ proptest! {
         raised[index] = demand_of(raised_one, parts[index].1, parts[index].2);
         let after = all(&raised, n_f);
         prop_assert!(after >= before - 1e-9, "{before} {after}");
-        let policy = Policy::balanced(1, 1000);
+        let policy = Policy::balanced(1, 1000, None);
         prop_assert!(
             quantise::quantise(&policy, after + 1e-8, n).0 >= quantise::quantise(&policy, before, n).0
         );

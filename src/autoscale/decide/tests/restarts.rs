@@ -74,7 +74,7 @@ proptest! {
         after_down in 10_000..400_000_i64,
         weighted in any::<bool>(),
     ) {
-        let mut policy = if weighted { Policy::classic(2, 40) } else { Policy::balanced(2, 40) };
+        let mut policy = if weighted { Policy::classic(2, 40) } else { Policy::balanced(2, 40, None) };
         policy.signals.connections = None;
         if let (true, Some(queue)) = (weighted, policy.signals.queue.as_mut()) {
             // What this load can move.
@@ -110,7 +110,7 @@ proptest! {
             select: Select::Max,
             policies: vec![RatePolicy { unit: Unit::Pods, value, period }],
         };
-        let mut policy = Policy::balanced(2, 40);
+        let mut policy = Policy::balanced(2, 40, None);
         policy.behavior = Behavior { up: rules(), down: rules() };
         let (ours, all) = run(&policy, if falling { 40 } else { 2 }, &loads, &events);
         for (at, from, to) in ours {
@@ -126,7 +126,7 @@ proptest! {
         loads in prop::collection::vec(0.0..500.0_f64, 4..10),
         events in prop::collection::vec(happens(), 900),
     ) {
-        let mut policy = Policy::balanced(2, 40);
+        let mut policy = Policy::balanced(2, 40, None);
         policy.behavior.down.stabilization = 0;
         let mut process = Process::new(policy);
         let (mut n, mut age) = (10, 0_i64);

@@ -16,7 +16,7 @@ pub(super) fn policy() -> impl Strategy<Value = Policy> {
     (shape, numbers, times, any::<bool>()).prop_map(|((min, more, way, boost), numbers, times, rates)| {
         let (calls, streams, cpu, exponent) = numbers;
         let mut policy =
-            if way == 3 { Policy::classic(min, min + more) } else { Policy::balanced(min, min + more) };
+            if way == 3 { Policy::classic(min, min + more) } else { Policy::balanced(min, min + more, None) };
         policy.zero = (min == 0).then_some(Zero { idle: 60_000 });
         if way == 2 {
             policy.combine = Combine::PowerMean { exponent };

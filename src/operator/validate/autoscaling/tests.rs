@@ -56,7 +56,7 @@ fn without_a_gateway_cpu_and_memory_are_kubernetes_own_business() {
 #[test]
 fn behind_the_gateway_what_is_named_decides() {
     assert_eq!(hpa(served(&spec("{metrics: {cpu: {}}}")).scaling), (Some(70), None), "named: only cpu");
-    assert_eq!(behind_gateway("{}").policy, policy::Policy::balanced(2, 10));
+    assert_eq!(behind_gateway("{}").policy, policy::Policy::balanced(2, 10, None));
     let named = behind_gateway(
         "{metrics: {concurrency: {target: {averageValue: 20}}, memory: {}, latency: {role: Boost}}}",
     );
@@ -208,7 +208,7 @@ fn what_kubernetes_own_cannot_do_is_ours() {
 fn off_shows_what_we_would_do_where_we_can() {
     assert_eq!(unserved("{actuator: 'Off'}"), Scaling::Off(ReplicaRange::new(2, 10).expect("a range")));
     let dry = behind_gateway("{actuator: 'Off'}");
-    assert_eq!((dry.actuator, dry.policy), (Actuator::Off, policy::Policy::balanced(2, 10)));
+    assert_eq!((dry.actuator, dry.policy), (Actuator::Off, policy::Policy::balanced(2, 10, None)));
     assert!(!served(&spec("{actuator: 'Off'}")).scaling.is_ours());
     assert!(served(&spec("{}")).scaling.is_ours());
 }
