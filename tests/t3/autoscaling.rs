@@ -23,6 +23,8 @@ use crate::{
 const SCALING: Duration = Duration::from_secs(120);
 /// Longer than the window, the stabilization and some looks together.
 const OUTAGE: Duration = Duration::from_secs(35);
+/// Longer than the window and a few looks.
+const PHASE: Duration = Duration::from_secs(15);
 /// What a held call may take after its pod serves; 300 ms on a quiet machine.
 const AFTER_START: Duration = Duration::from_secs(3);
 
@@ -185,12 +187,15 @@ pub async fn calls_that_slow_down_get_what_they_hold_and_keep_it(suite: Arc<Suit
         "latency": {"objectiveMilliseconds": 1500, "percentile": 95}});
     let url = served(&ns, "slow", &elastic(1, 4, &metrics)).await?;
     // The same two calls a second throughout: half a call at a time, then two, then five.
-    let quick = paced(&suite, &ns, "quick", &url, 250).await?;
-    scaled(&ns, "slow", 1..=1).await?;
-    quick.stop(&ns).await?;
-    let slower = paced(&suite, &ns, "slower", &url, 1000).await?;
-    scaled(&ns, "slow", 1..=1).await?;
-    slower.stop(&ns).await?;
+    for (pod, milliseconds) in [("quick", 250), ("slower", 1000)] {
+        let load = paced(&suite, &ns, pod, &url, milliseconds).await?;
+        wait::holds("one replica for less than three calls at a time", PHASE, async || {
+            let told = autoscaling(&ns, "slow").await?;
+            if told["spec"] == 1 { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await?;
+        load.stop(&ns).await?;
+    }
     let slow = paced(&suite, &ns, "slow-calls", &url, 2500).await?;
     // Five at a time are two replicas of three each; a busy machine's own time may make them three.
     let up = scaled(&ns, "slow", 2..=3).await?;
@@ -200,7 +205,7 @@ pub async fn calls_that_slow_down_get_what_they_hold_and_keep_it(suite: Arc<Suit
         return Err(format!("five calls at a time are {up}").into());
     }
     // Hardly any calls are left, and they are slow: one replica would do, and nothing goes.
-    let args = [&calls("1", r#"{"milliseconds":2500}"#)[..], &["--rate", "0.3"]].concat();
+    let args = [&calls("3", r#"{"milliseconds":2500}"#)[..], &["--rate", "0.8"]].concat();
     let few = Load::start_with(&suite, &ns, "few", &url, &args).await?;
     slow.stop(&ns).await?;
     let held = wait::until("the latency alone to hold the scale", SCALING, async || {
@@ -218,6 +223,7 @@ pub async fn calls_that_slow_down_get_what_they_hold_and_keep_it(suite: Arc<Suit
     few.stop(&ns).await?;
     let quick = paced(&suite, &ns, "quick-again", &url, 250).await?;
     scaled(&ns, "slow", 1..=1).await?;
+    tokio::time::sleep(PHASE).await;
     quick.stop(&ns).await?;
     lab::delete_fleet(&ns, "slow").await
 }

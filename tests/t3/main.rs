@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         false,
         // The long ones first: the others then run beside them.
         vec![
+            case!(autoscaling::calls_that_slow_down_get_what_they_hold_and_keep_it),
             case!(cpu_scaling::load_scales_up_and_its_end_scales_down),
             case!(autoscaling::an_outage_that_fails_fast_takes_nothing_away),
             case!(gateway::planned_changes_fail_no_call),
@@ -50,7 +51,6 @@ fn main() -> ExitCode {
             case!(autoscaling::the_first_call_wakes_a_fleet_at_zero),
             case!(life::a_dead_node_is_told_and_left),
             case!(autoscaling::what_waits_in_the_gateway_asks_for_replicas),
-            case!(autoscaling::calls_that_slow_down_get_what_they_hold_and_keep_it),
             case!(drain::a_server_that_ignores_sigterm_ends_at_once),
             case!(drain::an_image_update_fails_no_call),
             case!(drain::a_scale_down_fails_no_call),
