@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -42,7 +43,7 @@ use super::{
         tls::{Certificates, Entry},
     },
     control::{
-        cluster::{Cluster, ClusterArgs, PeersArgs, own_peer},
+        cluster::{Cluster, ClusterArgs, PeersArgs, authority, own_peer},
         probe::Prober,
         standalone::Standalone,
     },
@@ -152,10 +153,17 @@ pub async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     if let Some(certificates) = &certificates {
         tasks.forever("certificates", Arc::clone(certificates).watch());
     }
-    sources(&mut tasks, &args, &setup, &gateway, prober, &readiness, &mut registry, certificates.clone())
-        .await?;
     let receivers =
         Receivers::new(&setup.reports, args.reports_token_file.clone(), args.reports_ca_file.clone())?;
+    let certificates_too = certificates.clone();
+    let cluster =
+        sources(&mut tasks, &args, &setup, &gateway, prober, &readiness, &mut registry, certificates_too)
+            .await?;
+    let namespace = args.pod_namespace.clone().filter(|n| !n.is_empty());
+    if let Some(((client, name), namespace)) = cluster.zip(args.reports_ca_config_map.clone()).zip(namespace)
+    {
+        tasks.forever("receivers' CA", authority::watch(client, namespace, name, receivers.authority()));
+    }
     let urgent = Arc::clone(&gateway.urgent);
     tasks.until_told("load reports", reports::run(Arc::clone(&gateway), receivers, urgent, ended.clone()));
     let admin = Admin::bind(setup.admin_listen, Arc::new(registry), readiness.clone()).await?;
@@ -277,7 +285,7 @@ async fn sources(
     readiness: &Readiness,
     registry: &mut Registry,
     certificates: Option<Arc<Certificates>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Client>> {
     let ended = tasks.ended.clone();
     if let (Some(config), Some(path)) = (&setup.config, &args.config) {
         let standalone = Standalone::new(Arc::clone(gateway), prober, args.zone.clone());
@@ -297,7 +305,7 @@ async fn sources(
             Event::Refused(_) => metrics.reloads.inc(Done::Failed),
         };
         tasks.forever("configuration", config::watch::watch(watcher, ended, hook));
-        return Ok(());
+        return Ok(None);
     }
     let calls = CallMetrics::register(registry);
     let cluster_config = client::infer_config().await?;
@@ -320,7 +328,7 @@ async fn sources(
         tasks.forever(name, watch);
     }
     tasks.forever("cluster", cluster.run(ended));
-    Ok(())
+    Ok(Some(client))
 }
 
 /// What changes with time alone.

@@ -28,6 +28,7 @@ mod hostile;
 mod immutable;
 mod leadership;
 mod metrics_api;
+mod receivers;
 mod rights;
 mod samples;
 mod schema;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             case!(autoscaling::a_person_stops_it_by_annotation),
             case!(autoscaling::what_cannot_be_holds_that_fleet_and_no_other),
             case!(autoscaling::a_killed_operator_keeps_the_rest_after_a_change),
+            case!(receivers::a_gateway_trusts_a_new_operator_at_once),
             case!(drift::a_deleted_child_returns),
             case!(drift::every_owned_field_comes_back),
             case!(drift::stripped_owner_references_come_back),

@@ -76,8 +76,10 @@ for values in "$here"/*-values.yaml; do
   rbac=$scratch/$name/mcp-fleet/templates/gateway-rbac.yaml
   if [ -f "$rbac" ] && grep -q '^rules:' "$rbac"; then
     ok "$name: the gateway reads only" not grep -nE 'create|update|patch|delete|\*' <(grep 'verbs:' "$rbac")
-    ok "$name: the gateway sees fleets and addresses alone" same \
-      <(grep 'resources:' "$rbac" | tr -d ' ' | sort -u) <(printf '%s\n' 'resources:[endpointslices]' 'resources:[mcpfleets]')
+    reports=; ! grep -q -- --reports-ca-config-map= "${rbac/rbac/deployment}" || reports=1
+    ok "$name: the gateway sees fleets, addresses and whom it reports to" same <(rights "$rbac" | sort -u) \
+      <(printf '%s' ${reports:+$'[""] [configmaps] [mcp-fleet-operator-ca] [get,list,watch]\n'} \
+        $'[discovery.k8s.io] [endpointslices] - [get,list,watch]\n' $'[mcpfleet.io] [mcpfleets] - [get,list,watch]\n')
   fi
 
   # Our own pods meet the restricted profile.
@@ -115,7 +117,8 @@ ok "default: what the operator is told" same <(args "$wide/deployment.yaml") <(p
   --load-service=mcp-fleet-operator-load --ca-config-map=mcp-fleet-operator-ca \
   --gateway-service-account=mcp-fleet-gateway --load-audience=mcp-fleet-operator --metrics-api-service=mcp-fleet-operator-api)
 reports=--reports=https://mcp-fleet-operator-load.mcp-fleet-system.svc:8443/v1/load
-files=(--reports-token-file=/var/run/secrets/mcp-fleet/token --reports-ca-file=/etc/mcp-fleet/operator-ca/ca.crt)
+files=(--reports-token-file=/var/run/secrets/mcp-fleet/token --reports-ca-file=/etc/mcp-fleet/operator-ca/ca.crt
+  --reports-ca-config-map=mcp-fleet-operator-ca)
 ok "default: what the gateway is told" same <(args "$wide/gateway-deployment.yaml") <(printf '%s\n' $reports "${files[@]}")
 ok "namespaced: the gateway is told the same" same <(args "$wide/gateway-deployment.yaml") <(args "$narrow/gateway-deployment.yaml")
 ok "namespaced: no metrics API, no reviews, a file" same <(args "$narrow/deployment.yaml") <(printf '%s\n' --api-listen=0.0.0.0:8443 \

@@ -18,7 +18,7 @@ mod tests;
 mod totals;
 mod wire;
 
-pub use receivers::{Receivers, ReceiversError};
+pub use receivers::{Authority, Receivers, ReceiversError};
 pub use totals::{Integral, Reading, Totals};
 pub(in crate::gateway) use wire::uid;
 

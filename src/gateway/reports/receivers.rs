@@ -2,6 +2,7 @@
 //! Both are files that others write and change while this process runs, and that may come later than it.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Uri};
+use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{io::AsyncReadExt as _, time::interval};
@@ -16,6 +18,8 @@ use tokio_rustls::TlsConnector;
 
 /// How often the CA file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Most certificates of one key of a ConfigMap.
+const MAX_CAS: usize = 64;
 /// Longest token or CA file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
@@ -40,9 +44,15 @@ pub(super) struct Receiver {
 pub(super) struct Access {
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
-    /// Trusts what the CA file said last; `None`: there was no good one yet.
+    /// Trusts what the CA file, or who watches it, said last; `None`: there was no good one yet.
     connector: ArcSwapOption<Trust>,
+    /// What was told to [`Authority::learn`]; from then on the file does not count.
+    learnt: Mutex<HashSet<CertificateDer<'static>>>,
 }
+
+/// Tells the couriers whom to trust, where that is known sooner than from a file.
+#[derive(Clone)]
+pub struct Authority(Arc<Access>);
 
 /// Trust in one version of the CA file. A connection belongs to the one it was made with.
 pub(super) struct Trust(pub(super) TlsConnector);
@@ -72,12 +82,43 @@ impl Receivers {
         if let (Some(receiver), None) = (all.iter().find(|r| r.tls), &ca_file) {
             return Err(ReceiversError::NoCa(receiver.uri.to_string()));
         }
-        Ok(Self { all, access: Arc::new(Access { token_file, ca_file, connector: ArcSwapOption::empty() }) })
+        Ok(Self { all, access: Arc::new(Access { token_file, ca_file, ..Access::default() }) })
     }
 
     /// There are none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// For who watches the CA's certificates.
+    pub fn authority(&self) -> Authority {
+        Authority(Arc::clone(&self.access))
+    }
+}
+
+impl Authority {
+    /// These certificates are trusted, and no others. What is none is left out; if none is left, all stays as it is.
+    pub fn learn<'a>(&self, pems: impl Iterator<Item = &'a str>) {
+        let certificates: HashSet<CertificateDer<'static>> = pems
+            .flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().take(MAX_CAS))
+            .collect();
+        let mut learnt = self.0.learnt.lock();
+        if certificates == *learnt {
+            return;
+        }
+        let mut roots = RootCertStore::empty();
+        let (n, _) = roots.add_parsable_certificates(certificates.iter().cloned());
+        if n == 0 {
+            return;
+        }
+        match trust_in(roots) {
+            Ok(trust) => {
+                tracing::info!(certificates = n, "the CA of the receivers of load reports is known");
+                self.0.connector.store(Some(Arc::new(trust)));
+                *learnt = certificates;
+            }
+            Err(error) => tracing::error!(error, "failed to trust the receivers of load reports"),
+        }
     }
 }
 
@@ -127,6 +168,9 @@ impl Access {
     /// Looks at the CA file once. `judged` is what it held at the last look.
     pub(super) async fn look(&self, judged: &mut Option<Result<Vec<u8>, String>>) {
         let Some(path) = &self.ca_file else { return };
+        if !self.learnt.lock().is_empty() {
+            return;
+        }
         let now = read(path).await.map_err(|e| e.to_string());
         if judged.as_ref() == Some(&now) {
             return;
@@ -163,6 +207,10 @@ fn connector(pem: &[u8]) -> Result<Trust, String> {
     if roots.is_empty() {
         return Err("it has no certificate".into());
     }
+    trust_in(roots)
+}
+
+fn trust_in(roots: RootCertStore) -> Result<Trust, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -189,6 +237,29 @@ mod tests {
         let later = PathBuf::from("/nonexistent/ca.pem");
         assert!(Receivers::new(&https, None, Some(later)).is_ok(), "it may come later");
         assert!(Receivers::new(&[], None, None).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_watched_goes_before_the_file() {
+        let certificate = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap().cert;
+        let (old, new) = (certificate("old.example"), certificate("new.example"));
+        let path = std::env::temp_dir().join(format!("mcp-fleet-ca-{}", std::process::id()));
+        std::fs::write(&path, old.pem()).unwrap();
+        let https = ["https://a:1/".to_owned()];
+        let receivers = Receivers::new(&https, None, Some(path.clone())).unwrap();
+        let (access, authority) = (&receivers.access, receivers.authority());
+        authority.learn(["no certificate"].into_iter());
+        assert!(access.trust().is_err(), "nothing is known");
+        access.look(&mut None).await;
+        let of_file = access.trust().unwrap();
+        authority.learn([new.pem().as_str(), "garbage"].into_iter());
+        assert!(!access.is_current(&of_file));
+        let watched = access.trust().unwrap();
+        access.look(&mut None).await;
+        authority.learn([new.pem().as_str()].into_iter());
+        authority.learn(std::iter::empty());
+        assert!(access.is_current(&watched), "neither the file nor the same again changes it");
+        std::fs::remove_file(path).unwrap();
     }
 
     #[tokio::test]

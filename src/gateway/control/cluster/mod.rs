@@ -3,6 +3,7 @@
 //! Three watches fill three stores; each event asks for a publication, and what comes within 50 ms is published
 //! together. What did not change is not published.
 
+pub mod authority;
 mod slices;
 mod world;
 
