@@ -7,7 +7,7 @@ use mcp_fleet::{
     api::{crd, v1alpha1::McpFleet},
     operator::{children::ChildKind, validate::validate},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
@@ -194,7 +194,10 @@ fn the_gateway_may_only_read() {
             .filter_map(Value::as_str)
             .collect()
     };
-    assert_eq!(words("resources"), BTreeSet::from(["endpointslices", "mcpfleets"]));
+    assert_eq!(words("resources"), BTreeSet::from(["configmaps", "endpointslices", "mcpfleets"]));
+    let of_maps: Vec<_> = rules.iter().filter(|r| r["resources"] == json!(["configmaps"])).collect();
+    assert_eq!(of_maps.len(), 1, "a rule for ConfigMaps alone");
+    assert_eq!(of_maps[0]["resourceNames"], json!(["mcp-fleet-operator-ca"]), "one, by its name");
     assert_eq!(words("verbs"), BTreeSet::from(["get", "list", "watch"]));
     assert!(all.iter().all(|d| d["kind"] != "Secret"), "a committed key is everybody's key");
 }
