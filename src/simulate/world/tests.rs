@@ -49,6 +49,21 @@ fn every_call_ends_once() {
 }
 
 #[test]
+fn a_session_for_which_no_pod_has_room_is_turned_away() {
+    let sessions = Some(Sessions { per_second: 2.0, seconds: 10_000.0, until: 300 });
+    let scenario = Scenario { sessions, ..scenario(1.0, 400, &[]) };
+    let mut most = 0;
+    let world = run(&scenario, 2, |_, world| {
+        most = most.max(world.pods.iter().map(|p| p.streams).max().unwrap_or(0))
+    });
+    assert_eq!(most, Limits::default().streams, "no more than fit");
+    let summary = world.measure.summary();
+    assert!(summary.shed > 20.0, "of some 600 sessions and 400 calls: {summary:?}");
+    let enough = run(&scenario, 6, |_, _| {}).measure.summary();
+    assert!(enough.shed < 1e-9, "{enough:?}");
+}
+
+#[test]
 fn few_pods_make_calls_wait_and_then_send_them_away() {
     let scenario = scenario(100.0, 200, &[]);
     let enough = run(&scenario, 4, |_, _| {}).measure.summary();

@@ -54,6 +54,38 @@ fn without_a_gateway_cpu_and_memory_are_kubernetes_own_business() {
 }
 
 #[test]
+fn the_target_follows_the_limit_of_a_pod() {
+    let target = |fleet: &str| {
+        let spec = format!("{{server: {{image: a}}, {fleet}}}");
+        mcp(served(&spec).scaling).policy.signals.concurrency.map(|c| c.per_pod)
+    };
+    assert_eq!(target("gateway: {maxRequestsPerPod: 40}, autoscaling: {}"), Some(34.0));
+    assert_eq!(
+        target("gateway: {maxRequestsPerPod: 40}, autoscaling: {metrics: {concurrency: {}}}"),
+        Some(34.0)
+    );
+    let named = "metrics: {concurrency: {target: {averageValue: 3}}}";
+    assert_eq!(target(&format!("gateway: {{maxRequestsPerPod: 40}}, autoscaling: {{{named}}}")), Some(3.0));
+    assert_eq!(target("gateway: {maxRequestsPerPod: 0}, autoscaling: {}"), Some(14.0), "no limit");
+}
+
+#[test]
+fn a_direction_that_is_named_is_kubernetes_and_the_other_one_the_presets() {
+    let kubernetes = behavior::Behavior::default();
+    let balanced = behavior::Behavior::balanced();
+    let of = |autoscaling: &str| behind_gateway(autoscaling).policy.behavior;
+    assert_eq!(of("{}"), balanced);
+    let named = of("{behavior: {scaleDown: {stabilizationWindowSeconds: 60}}}");
+    assert_eq!(named.up, balanced.up);
+    assert_eq!(named.down, Rules { stabilization: 60_000, ..kubernetes.down.clone() });
+    let named = of("{behavior: {scaleUp: {}}}");
+    assert_eq!((named.up, named.down), (kubernetes.up.clone(), balanced.down));
+    // CPU and memory alone go to Kubernetes' own autoscaler, with its own pace.
+    let Scaling::Native(hpa) = unserved("{}") else { unreachable!() };
+    assert_eq!(hpa.behavior, kubernetes);
+}
+
+#[test]
 fn behind_the_gateway_what_is_named_decides() {
     assert_eq!(hpa(served(&spec("{metrics: {cpu: {}}}")).scaling), (Some(70), None), "named: only cpu");
     assert_eq!(behind_gateway("{}").policy, policy::Policy::balanced(2, 10, None));
