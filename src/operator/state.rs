@@ -31,9 +31,9 @@ fn rest(change: Change) -> Option<(Duration, Duration)> {
         Change::Load => seconds(15, 15),
         // Pods come and go at this pace, and the old pods of most servers are gone by then.
         Change::Wording => seconds(5, 30),
-        // The whole of most rollouts, also where hundreds of fleets get a new image at once. One that pauses, as
-        // most do between two pods that take their time, still tells how far it is.
-        Change::Rolling => seconds(15, 120),
+        // The whole of most rollouts, also where hundreds of fleets get a new image at once and each waits for its
+        // pods. One in which nothing has moved for a minute tells how far it is.
+        Change::Rolling => seconds(60, 120),
     }
 }
 

@@ -54,7 +54,7 @@ fn a_session_for_which_no_pod_has_room_is_turned_away() {
     let scenario = Scenario { sessions, ..scenario(1.0, 400, &[]) };
     let mut most = 0;
     let world = run(&scenario, 2, |_, world| {
-        most = most.max(world.pods.iter().map(|p| p.streams).max().unwrap_or(0))
+        most = most.max(world.pods.iter().map(|p| p.streams).max().unwrap_or(0));
     });
     assert_eq!(most, Limits::default().streams, "no more than fit");
     let summary = world.measure.summary();
