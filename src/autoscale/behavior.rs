@@ -89,9 +89,9 @@ impl Rules {
 }
 
 impl Behavior {
-    /// The preset `Balanced`. Up at once: what is asked for does not depend on how many there are, so nothing overshoots
-    /// that a slower pace would catch. Down late and little by little, as each pod that goes makes its sessions move and
-    /// load tends to come back: after eight minutes, a tenth of the pods a minute.
+    /// The preset `Balanced`. Up at once: what is asked for does not depend on how many there are, so a slower pace would
+    /// only be later. Down late and little by little, as each pod that goes makes its sessions move and load tends to come
+    /// back: after eight minutes, a tenth of the pods a minute.
     pub fn balanced() -> Self {
         Self {
             up: Rules::at_once(),
