@@ -102,8 +102,8 @@ pub struct GatewayArgs {
     pub reports_ca_file: Option<PathBuf>,
 
     /// ConfigMap in the namespace of the gateways with the same certificates, in keys that end with `.crt`: it is watched,
-    /// and goes before the file, which a kubelet updates late. In a cluster only.
-    #[arg(long, env = "MCP_FLEET_REPORTS_CA_CONFIG_MAP", value_name = "NAME", conflicts_with = "config")]
+    /// and goes before the file, which a kubelet updates late and which counts until this is read. In a cluster only.
+    #[arg(long, env = "MCP_FLEET_REPORTS_CA_CONFIG_MAP", value_name = "NAME", requires = "reports_ca_file")]
     pub reports_ca_config_map: Option<String>,
 
     /// Hosts that clients may name beside the Service's names, the fleets' host names and loopback; `*.name` for

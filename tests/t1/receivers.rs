@@ -136,11 +136,15 @@ pub async fn a_gateway_trusts_a_new_operator_at_once(suite: Arc<Suite>) -> TestR
 
     let token_file = suite.cluster.scratch().join("receivers-token");
     std::fs::write(&token_file, "token")?;
+    let keys_file = suite.cluster.scratch().join("receivers-keys.json");
+    let key = json!({"id": "k1", "key": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "notBefore": "2026-01-01T00:00:00Z"});
+    std::fs::write(&keys_file, json!([key]).to_string())?;
     let log = suite.cluster.scratch().join("receivers-gateway.log");
     let gateway = Gateway {
         child: Command::new(env!("CARGO_BIN_EXE_mcp-fleet"))
-            .args(["gateway", "--ephemeral-key", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"])
+            .args(["gateway", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"])
             .args(["--debug-listen=127.0.0.1:0", "--log-format=text", "--reports-ca-config-map=ca"])
+            .arg(format!("--keys-file={}", keys_file.display()))
             .arg(format!("--watch-namespace={}", ns.name))
             .arg(format!("--reports=https://localhost:{}/v1/load", receiver.port))
             .arg(format!("--reports-token-file={}", token_file.display()))

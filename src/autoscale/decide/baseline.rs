@@ -13,7 +13,7 @@ const LONGEST_STEP: Millis = 60_000;
 /// A call that takes so many times the baseline waits for something that more pods would not bring.
 const DEGRADED: f64 = 1.5;
 /// Share of a pod's places that its target takes where they are not known: a target of 14 is for 20.
-const TARGET_OF_SLOTS: f64 = 0.7;
+const SUPPOSED_TARGET: f64 = 0.7;
 /// Above this share of all places calls hinder each other.
 const BUSY: f64 = 0.9;
 /// Fewer waiting calls than this, as a share of the running ones, are none.
@@ -48,7 +48,7 @@ fn measured(policy: &Policy, seen: &Seen) -> Option<f64> {
     let target = policy.signals.concurrency?;
     let load = seen.load.as_ref()?;
     let errors = policy.signals.errors.map_or(ERRORS, |e| e.threshold);
-    let slots = f64::from(seen.ready) * policy.slots.unwrap_or(target.per_pod / TARGET_OF_SLOTS);
+    let slots = f64::from(seen.ready) * policy.slots.unwrap_or(target.per_pod / SUPPOSED_TARGET);
     let in_flight = load.stable.in_flight?;
     let undisturbed = load.stable.queue.is_some_and(|q| q <= NO_QUEUE * in_flight)
         && load.errors.is_none_or(|e| e < errors)

@@ -35,8 +35,8 @@ pub async fn watch(client: Client, namespace: String, name: String, authority: A
                 failing = true;
                 tracing::warn!(
                     namespace, name, error = %Chain(&error),
-                    "failed to watch the ConfigMap with the CA of the receivers of load reports; trying again, and the \
-                     file counts meanwhile"
+                    "failed to watch the ConfigMap with the CA of the receivers of load reports; trying again, and what it \
+                     said last counts, or the file"
                 );
             }
             Err(_) => {}
