@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use mcp_fleet::gateway::{
+    conn::wire::{Scan, scan},
     mcp::{Text, era, peek, result, splice, sse},
     seal::{KeyRing, PodId, Purpose},
 };
@@ -31,6 +32,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "sse", run: events, seeds: Vec::new },
     Target { name: "config", run: configuration, seeds: Vec::new },
     Target { name: "route", run: route, seeds: Vec::new },
+    Target { name: "answer", run: answer, seeds: Vec::new },
     Target { name: "load", run: crate::load::load, seeds: Vec::new },
 ];
 
@@ -207,4 +209,22 @@ fn route(input: &[u8]) {
         }
         Route::Unknown => {}
     }
+}
+
+/// The answer of a server. What is taken for plain is framed by one length and by nothing else, whatever follows
+/// it, and no piece of its head is taken for anything yet.
+fn answer(input: &[u8]) {
+    const LONGEST: u64 = 1024;
+    let Scan::Plain(frame) = scan(input, LONGEST) else { return };
+    assert!(frame.head_len <= input.len() && frame.body_len as u64 <= LONGEST);
+    assert!(input[..frame.head_len].ends_with(b"\n"));
+    let head = &input[..frame.head_len];
+    assert_eq!(scan(head, LONGEST), Scan::Plain(frame.clone()), "what follows a head means nothing for it");
+    assert_eq!(scan(&head[..head.len() - 1], LONGEST), Scan::Partial);
+    let Some(head) = frame.head(&Bytes::copy_from_slice(input)) else { return };
+    assert!(!head.headers.contains_key("transfer-encoding"));
+    let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
+    assert_eq!(lengths.len(), 1);
+    let told = lengths[0].to_str().ok().and_then(|n| n.parse::<usize>().ok());
+    assert_eq!(told, Some(frame.body_len));
 }

@@ -25,7 +25,7 @@ use std::{
 use parking_lot::Mutex;
 
 use self::ring::Ring;
-use super::balance::Nanos;
+use super::balance::{Nanos, nanos};
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 /// Part of the back-off by which jitter shortens or lengthens it.
@@ -292,8 +292,4 @@ impl Breaker {
 /// `max_percent` of them, but always one.
 pub fn may_eject(n_eligible: usize, n_ejected: usize, max_percent: u32) -> bool {
     n_ejected < (n_eligible * max_percent as usize / 100).max(1)
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,9 +2,12 @@
 //! would otherwise share one thread; each stays on its thread.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
+    future::{Future as _, poll_fn},
+    mem,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{
         Arc,
@@ -22,9 +25,10 @@ use hyper::{
 use hyper_util::rt::TokioTimer;
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::{Builder, LocalOptions},
     select,
-    sync::mpsc,
-    task::{LocalSet, spawn_local},
+    sync::{Notify, mpsc},
+    task::spawn_local,
     time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -36,7 +40,7 @@ use super::{
     shared::Gateway,
 };
 
-/// How often idle connections to endpoints are looked through.
+/// How often idle connections to endpoints and deadlines of requests are looked through.
 const SWEEP: Duration = Duration::from_millis(200);
 /// Pause after a failed accept, which means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -106,54 +110,78 @@ impl Threads {
     }
 }
 
+/// What the connections of one data thread share.
+struct Thread {
+    data: Data,
+    worker: Rc<Worker>,
+    ending: Ending,
+}
+
+/// The end of the process as the connections of one thread see it: a flag to look at whenever there is something
+/// to do, and a call that wakes those who have nothing. The token behind it takes a lock for each look.
+#[derive(Default)]
+struct Ending {
+    begun: Cell<bool>,
+    called: Notify,
+}
+
+impl Ending {
+    fn begin(&self) {
+        self.begun.set(true);
+        self.called.notify_waiters();
+    }
+}
+
 fn run(data: Data, mut receiver: mpsc::Receiver<Dealt>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "failed to start a data thread");
             return;
         }
     };
-    LocalSet::new().block_on(&runtime, async move {
+    runtime.block_on(async move {
         let worker = Worker::new(Arc::clone(&data.gateway), data.log.clone());
-        let data = Rc::new(data);
+        let here = Rc::new(Thread { data, worker, ending: Ending::default() });
         let mut sweep = interval(SWEEP);
         loop {
             select! {
                 dealt = receiver.recv() => match dealt {
                     Some(dealt) => {
-                        spawn_local(connection(Rc::clone(&data), Rc::clone(&worker), dealt));
+                        spawn_local(connection(Rc::clone(&here), dealt));
                     }
                     None => return,
                 },
-                _ = sweep.tick() => worker.sweep(),
+                _ = sweep.tick() => here.worker.sweep(),
+                () = here.data.draining.cancelled(), if !here.ending.begun.get() => here.ending.begin(),
             }
         }
     });
 }
 
 /// Counts an open connection.
-struct Open(Rc<Data>);
+struct Open(Rc<Thread>);
 
 impl Open {
-    fn new(data: &Rc<Data>) -> Self {
-        data.open.fetch_add(1, Ordering::Relaxed);
-        data.gateway.metrics.client_accepted.inc();
-        data.gateway.metrics.client_connections.inc();
-        Self(Rc::clone(data))
+    fn new(here: &Rc<Thread>) -> Self {
+        here.data.open.fetch_add(1, Ordering::Relaxed);
+        here.data.gateway.metrics.client_accepted.inc();
+        here.data.gateway.metrics.client_connections.inc();
+        Self(Rc::clone(here))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.gateway.metrics.client_connections.dec();
+        self.0.data.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.data.gateway.metrics.client_connections.dec();
     }
 }
 
-async fn connection(data: Rc<Data>, worker: Rc<Worker>, dealt: Dealt) {
-    let _open = Open::new(&data);
-    let stream = match arrive(&data, dealt.stream).await {
+async fn connection(here: Rc<Thread>, dealt: Dealt) {
+    let _open = Open::new(&here);
+    let data = &here.data;
+    let stream = match arrive(data, dealt.stream).await {
         Ok(stream) => stream,
         Err(error) => {
             data.gateway.metrics.client_refused.inc();
@@ -180,8 +208,8 @@ async fn connection(data: Rc<Data>, worker: Rc<Worker>, dealt: Dealt) {
         }
     };
     match protocol {
-        Ok(Protocol::Http1) => serve_http1(&data, worker, client, guard).await,
-        Ok(Protocol::Http2) => serve_http2(&data, worker, client, guard).await,
+        Ok(Protocol::Http1) => serve_http1(&here, client, guard).await,
+        Ok(Protocol::Http2) => serve_http2(&here, client, guard).await,
         Ok(Protocol::Closed) | Err(_) => {}
     }
 }
@@ -195,8 +223,8 @@ async fn arrive(data: &Data, stream: std::net::TcpStream) -> std::io::Result<Str
     }
 }
 
-async fn serve_http1(data: &Data, worker: Rc<Worker>, client: Rc<Client>, guard: Guard<Stream>) {
-    let handle = guard.handle();
+async fn serve_http1(here: &Rc<Thread>, client: Rc<Client>, guard: Guard<Stream>) {
+    let (worker, handle) = (Rc::clone(&here.worker), guard.handle());
     let service = service_fn(move |request| {
         let served = serve(Rc::clone(&worker), Rc::clone(&client), Some(handle.clone()), request);
         async move { Ok::<_, Infallible>(served.await) }
@@ -204,14 +232,20 @@ async fn serve_http1(data: &Data, worker: Rc<Worker>, client: Rc<Client>, guard:
     let mut builder = http1::Builder::new();
     builder.max_buf_size(64 * 1024).half_close(false);
     let mut connection = builder.serve_connection(guard, service);
-    let ended = select! {
-        ended = Pin::new(&mut connection) => Some(ended),
-        () = data.draining.cancelled() => None,
-    };
-    if ended.is_none() {
-        Pin::new(&mut connection).graceful_shutdown();
-        let _ = Pin::new(&mut connection).await;
-    }
+    let mut called = pin!(here.ending.called.notified());
+    let (mut listens, mut ends) = (false, false);
+    // Polled for every packet: what is only of use once is asked once.
+    let ended = poll_fn(|cx| {
+        if !mem::replace(&mut listens, true) {
+            // It wakes this task; the flag says why.
+            let _ = called.as_mut().poll(cx);
+        }
+        if here.ending.begun.get() && !mem::replace(&mut ends, true) {
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        Pin::new(&mut connection).poll(cx)
+    });
+    let _ = ended.await;
     connection.into_parts().io.finish().await;
 }
 
@@ -225,7 +259,8 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Here {
     }
 }
 
-async fn serve_http2(data: &Data, worker: Rc<Worker>, client: Rc<Client>, guard: Guard<Stream>) {
+async fn serve_http2(here: &Rc<Thread>, client: Rc<Client>, guard: Guard<Stream>) {
+    let (data, worker) = (&here.data, Rc::clone(&here.worker));
     let service = service_fn(move |request| {
         let served = serve(Rc::clone(&worker), Rc::clone(&client), None, request);
         async move { Ok::<_, Infallible>(served.await) }

@@ -21,4 +21,5 @@ mod retries;
 mod sessions;
 mod streams;
 mod tls;
+mod upstream;
 mod world;

@@ -251,6 +251,6 @@ fn subtract(count: &AtomicU32) {
 }
 
 /// Saturates after 584 years.
-pub(super) fn nanos(duration: Duration) -> u64 {
+pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-pub use load::{Load, Sample};
+pub use load::{Load, Sample, nanos};
 pub use outlook::{Outlook, seed};
 pub use pick::pick;
 pub use strategy::{Strategy, UnknownStrategy};

@@ -546,7 +546,7 @@ where
 }
 
 /// Reads once into the thread's buffer and hands what came to `take`: a future that holds no buffer.
-fn poll_scratch<IO: AsyncRead + Unpin, T>(
+pub(crate) fn poll_scratch<IO: AsyncRead + Unpin, T>(
     io: &mut IO,
     cx: &mut Context<'_>,
     room: usize,

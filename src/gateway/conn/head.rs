@@ -181,17 +181,19 @@ impl HeadScan {
         if self.lines > MAX_LINES {
             return Err(Reject::TOO_MANY_LINES);
         }
-        let colon = memchr(b':', line).ok_or(Reject::NAME)?;
-        let name = &line[..colon];
-        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-            return Err(Reject::NAME);
-        }
-        let raw = &line[colon + 1..];
+        // Names are short: one pass over the bytes is cheaper than a search for each of them.
+        let mut has_underscore = false;
+        let end = line.iter().position(|byte| {
+            has_underscore |= *byte == b'_';
+            !is_token(*byte)
+        });
+        let colon = end.filter(|at| *at > 0 && line[*at] == b':').ok_or(Reject::NAME)?;
+        let (name, raw) = (&line[..colon], &line[colon + 1..]);
         // One pass without a branch per byte, which the compiler turns into vector code.
         if raw.iter().fold(false, |bad, byte| bad | is_control(*byte)) {
             return Err(Reject::VALUE);
         }
-        if memchr(b'_', name).is_some() && reads_like_ours(name) {
+        if has_underscore && reads_like_ours(name) {
             return Err(Reject::UNDERSCORE);
         }
         let Some(field) = field_of(name) else { return Ok(()) };

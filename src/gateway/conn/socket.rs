@@ -1,10 +1,15 @@
 //! Options of the sockets that the gateway listens on, accepts and opens. No socket is used without them.
 
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// Pending connections that the kernel keeps; it caps this by `net.core.somaxconn` itself.
 const BACKLOG: i32 = 4096;
@@ -24,6 +29,13 @@ const SEND_BUFFER: usize = 96 * 1024;
 /// Unsent bytes from which the socket counts as not writable: what waits here cannot be taken back, and
 /// bytes still above can.
 const NOTSENT_LOWAT: u32 = 64 * 1024;
+
+/// Pieces that are up to so many bytes together are sent as one.
+const JOINED: usize = 8 * 1024;
+
+thread_local! {
+    static OUT: RefCell<Box<[u8]>> = RefCell::new(vec![0; JOINED].into_boxed_slice());
+}
 
 /// Sets the options of an accepted or opened connection: no delay of small writes, dead peers found,
 /// bounded memory for a reader that stalls.
@@ -56,8 +68,72 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Opens a connection to an endpoint, with its options set. The caller bounds the time.
-pub async fn connect(address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
-    let stream = tokio::net::TcpStream::connect(address).await?;
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
     tune(&stream)?;
     Ok(stream)
+}
+
+/// Writes pieces in order, as [`AsyncWrite::poll_write_vectored`] does. Few bytes are copied together first: that
+/// costs less than the way of a vector through the kernel.
+pub fn poll_write_joined(
+    mut stream: Pin<&mut TcpStream>,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [one] = slices {
+        return stream.poll_write(cx, one);
+    }
+    let total: usize = slices.iter().map(|slice| slice.len()).sum();
+    if total > JOINED {
+        return stream.poll_write_vectored(cx, slices);
+    }
+    OUT.with_borrow_mut(|out| {
+        let mut len = 0;
+        for slice in slices {
+            out[len..len + slice.len()].copy_from_slice(slice);
+            len += slice.len();
+        }
+        stream.as_mut().poll_write(cx, &out[..len])
+    })
+}
+
+/// A connection to an endpoint, written by [`poll_write_joined`].
+#[derive(Debug)]
+pub struct Joined(pub TcpStream);
+
+impl AsyncRead for Joined {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Joined {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        poll_write_joined(Pin::new(&mut self.0), cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }

@@ -1,9 +1,9 @@
 //! What the gateway has to know of one message of an answer: identifiers to seal, errors to count, what a
 //! handshake settled. A scan at memory speed first; parsed only on a hit (gateway.md section 1).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -96,10 +96,28 @@ fn milliseconds(raw: Option<&RawValue>) -> Option<u64> {
     (value >= 0.0).then_some(value as u64)
 }
 
+/// Keys that stand for a fact whatever their value. Built once: a search is far cheaper than its preparation.
+static KEYS: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| [&b"\"requestState\""[..], b"\"taskId\"", b"\"error\""].map(Finder::new));
+static IS_ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"isError\""));
+
+/// Whether a message may hold a fact, at memory speed. `"isError":false`, which most answers of tools say, is
+/// none.
+pub fn may_matter(message: &[u8]) -> bool {
+    KEYS.iter().any(|key| key.find(message).is_some()) || may_be_tool_error(message)
+}
+
+fn may_be_tool_error(message: &[u8]) -> bool {
+    const KEY: usize = b"\"isError\"".len();
+    IS_ERROR.find_iter(message).any(|at| {
+        let after = message[at + KEY..].trim_ascii_start();
+        after.strip_prefix(b":").is_none_or(|value| !value.trim_ascii_start().starts_with(b"false"))
+    })
+}
+
 /// Looks into one JSON-RPC message. A message that cannot be read has no facts: it is passed on as it is.
 pub fn inspect(message: &[u8]) -> ResultFacts<'_> {
-    let words: [&[u8]; 4] = [b"\"requestState\"", b"\"taskId\"", b"\"isError\"", b"\"error\""];
-    if !words.iter().any(|word| memmem::find(message, word).is_some()) {
+    if !may_matter(message) {
         return ResultFacts::default();
     }
     let Some((text, message)) = read::<Message<'_>>(message) else { return ResultFacts::default() };

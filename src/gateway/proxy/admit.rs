@@ -44,16 +44,17 @@ pub(crate) struct Permit {
     fleet: Arc<Fleet>,
     clock: crate::gateway::fleet::Clock,
     started: Nanos,
+    /// Time until the head of the answer.
+    head_after: Cell<Option<Nanos>>,
     sample: Cell<Option<Sample>>,
     outcome: Cell<Outcome>,
 }
 
 impl Permit {
-    fn take(worker: &Worker, fleet: &Arc<Fleet>, endpoint: &Arc<Endpoint>) -> Self {
+    fn take(worker: &Worker, fleet: &Arc<Fleet>, endpoint: &Arc<Endpoint>, now: Nanos) -> Self {
         endpoint.load.started();
         fleet.active.fetch_add(1, Ordering::Relaxed);
         let clock = worker.gateway.clock;
-        let now = clock.now();
         fleet.totals.admitted();
         fleet.totals.inflight_start(now);
         endpoint.totals.inflight_start(now);
@@ -62,6 +63,7 @@ impl Permit {
             fleet: Arc::clone(fleet),
             clock,
             started: now,
+            head_after: Cell::new(None),
             sample: Cell::new(None),
             outcome: Cell::new(Outcome::Ignored),
         }
@@ -70,6 +72,7 @@ impl Permit {
     /// The head of the answer is there.
     pub(crate) fn answered(&self, status: http::StatusCode, retry_after: Option<Duration>) {
         let took = self.clock.now().saturating_sub(self.started);
+        self.head_after.set(Some(took));
         let (sample, outcome) = match status.as_u16() {
             429 | 503 => (Sample::RetryAfter(retry_after.unwrap_or_default()), Outcome::Overload),
             500.. => (Sample::Failed, Outcome::Failure),
@@ -91,9 +94,14 @@ impl Permit {
         self.outcome.set(Outcome::Ignored);
     }
 
-    /// Time since the place was taken, in nanoseconds.
-    pub(crate) fn age(&self) -> Nanos {
-        self.clock.now().saturating_sub(self.started)
+    /// When the place was taken.
+    pub(crate) fn started(&self) -> Nanos {
+        self.started
+    }
+
+    /// Time from then to the head of the answer, in nanoseconds.
+    pub(crate) fn head_after(&self) -> Option<Nanos> {
+        self.head_after.get()
     }
 }
 
@@ -148,7 +156,7 @@ fn pick(worker: &Worker, fleet: &Arc<Fleet>, need: &Need, except: &[u64]) -> Opt
         )?;
         let endpoint = &view.endpoints[picked];
         if endpoint.admits(now) {
-            return Some(Permit::take(worker, fleet, endpoint));
+            return Some(Permit::take(worker, fleet, endpoint, now));
         }
         *passed.get_mut(turn)? = endpoint.serial;
     }
@@ -190,12 +198,11 @@ pub(crate) async fn admit(
         worker.gateway.urgent.notify_one();
     }
     let within = if empty { settings.timeouts.activation } else { settings.queue.timeout };
-    wait(queue, fleet, client(), within, || pick(worker, fleet, need, except)).await.map_err(
-        |shed| match shed {
-            Shed::TimedOut if !fleet.view().endpoints.iter().any(|e| e.takes_new()) => Shed::NoPod,
-            shed => shed,
-        },
-    )
+    let wait = wait(queue, fleet, client(), within, || pick(worker, fleet, need, except));
+    Box::pin(wait).await.map_err(|shed| match shed {
+        Shed::TimedOut if !fleet.view().endpoints.iter().any(|e| e.takes_new()) => Shed::NoPod,
+        shed => shed,
+    })
 }
 
 /// A place at the one endpoint to which a request is bound.
@@ -205,14 +212,13 @@ pub(crate) async fn admit_bound(
     endpoint: &Arc<Endpoint>,
     client: impl FnOnce() -> u64,
 ) -> Result<Permit, Shed> {
+    let take = || Permit::take(worker, fleet, endpoint, worker.gateway.clock.now());
     if !endpoint.is_full() {
-        return Ok(Permit::take(worker, fleet, endpoint));
+        return Ok(take());
     }
     let within = fleet.view().spec.settings.queue.timeout;
-    wait(&endpoint.queue, fleet, client(), within, || {
-        (!endpoint.is_full() || !endpoint.serves_bound()).then(|| Permit::take(worker, fleet, endpoint))
-    })
-    .await
+    let may = || (!endpoint.is_full() || !endpoint.serves_bound()).then(take);
+    Box::pin(wait(&endpoint.queue, fleet, client(), within, may)).await
 }
 
 async fn wait(

@@ -1,6 +1,7 @@
 //! Bodies: those of requests are read whole before an endpoint is picked, those of answers are relayed.
 
 use std::{
+    future::{Future as _, poll_fn},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -89,11 +90,15 @@ async fn charge(bytes: usize) -> Result<tokio::sync::SemaphorePermit<'static>, B
 
 async fn next(body: &mut Incoming) -> Result<Option<Bytes>, BadBody> {
     loop {
-        let frame = match timeout(STALLED, body.frame()).await {
-            Err(_) => return Err(BadBody::Stalled),
-            Ok(None) => return Ok(None),
-            Ok(Some(frame)) => frame.map_err(|_| BadBody::Broken)?,
+        let mut frame = body.frame();
+        // What came with the head needs no timer.
+        let ready = poll_fn(|context| Poll::Ready(Pin::new(&mut frame).poll(context))).await;
+        let frame = match ready {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => timeout(STALLED, frame).await.map_err(|_| BadBody::Stalled)?,
         };
+        let Some(frame) = frame else { return Ok(None) };
+        let frame = frame.map_err(|_| BadBody::Broken)?;
         // Trailers are not for the server (RFC 9110 section 6.5.1).
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));

@@ -126,11 +126,12 @@ impl Context {
         method: http::Method,
         mut headers: HeaderMap,
         body: Bytes,
-    ) -> Request<Outgoing> {
+    ) -> Box<Request<Outgoing>> {
         let from =
             Forwarded { address: &self.client.address, proto: self.client.proto, host: self.host.as_ref() };
         to_upstream(&mut headers, &self.view.spec.host_header, &from);
-        let mut request = Request::new(Outgoing::new(body));
+        // It moves through several futures, each of which would hold its memory.
+        let mut request = Box::new(Request::new(Outgoing::new(body)));
         *request.method_mut() = method;
         *request.uri_mut() = http::Uri::from(self.path.clone());
         *request.headers_mut() = headers;
@@ -140,15 +141,13 @@ impl Context {
     /// Notes which endpoint has answered.
     pub(crate) fn answered_by(&mut self, permit: &Permit) {
         self.record.endpoint = Some(Arc::clone(&permit.endpoint));
-        self.record.upstream_ns = Some(permit.age());
+        self.record.upstream_ns = permit.head_after();
     }
 
     fn dress(&self, head: &mut response::Parts, session: SessionHeader<'_>) {
-        strip_hop_by_hop(&mut head.headers);
+        strip_hop_by_hop(&mut head.headers, matches!(session, SessionHeader::Remove));
         match session {
-            SessionHeader::Remove => {
-                head.headers.remove(names::SESSION_ID);
-            }
+            SessionHeader::Remove => {}
             SessionHeader::Echo(token) => {
                 if let Some(value) = head.headers.get_mut(names::SESSION_ID) {
                     *value = token.clone();

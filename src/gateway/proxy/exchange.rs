@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -17,10 +17,10 @@ use tokio::{task::spawn_local, time::timeout};
 use super::{
     admit::Permit,
     relay::read_on,
-    upstream::{Lease, Outgoing, SendError},
+    upstream::{Answered, Lease, Outgoing, SendError},
     worker::Worker,
 };
-use crate::gateway::session::is_event_stream;
+use crate::gateway::{balance::nanos, session::is_event_stream};
 
 /// Answers up to this size are read whole if they say how long they are: cheaper than relaying them.
 pub(crate) const SMALL: u64 = 64 * 1024;
@@ -96,37 +96,70 @@ pub(crate) enum Gather {
     Nothing,
 }
 
-/// Sends a request to the endpoint of `permit`. `within` bounds the time to the head of the answer.
+/// Sends a request to the endpoint of `permit`. `within` bounds the time from the permit to the head of the answer.
 pub(crate) async fn exchange(
     worker: Rc<Worker>,
     permit: Permit,
-    request: Request<Outgoing>,
+    request: Box<Request<Outgoing>>,
     connect: Duration,
     within: Option<Duration>,
     gather: Gather,
 ) -> Result<Arrived, Failure> {
-    let sent = worker.pool.send(&permit.endpoint, request, connect);
-    let answer = match within {
-        Some(within) => timeout(within, sent).await,
-        None => Ok(sent.await),
+    let longest = match gather {
+        Gather::Nothing => 0,
+        Gather::Small => SMALL,
+        Gather::Result => LARGEST_RESULT,
     };
-    let (answer, lease) = match answer {
-        Err(_) => {
+    let answer = {
+        let started = permit.started();
+        let sent = pin!(worker.pool.send(&permit.endpoint, request, connect, longest, started));
+        match within {
+            Some(within) => worker.deadlines.within(started.saturating_add(nanos(within)), sent).await,
+            None => Some(sent.await),
+        }
+    };
+    let answered = match answer {
+        None => {
             permit.failed();
             return Err(Failure::TimedOut);
         }
-        Ok(Err(SendError::Connect(request))) => {
+        Some(Err(SendError::Connect(request))) => {
             permit.failed();
             return Err(Failure::Undelivered(request));
         }
-        Ok(Err(SendError::Broken)) => {
+        Some(Err(SendError::Broken)) => {
             permit.failed();
             return Err(Failure::Broken);
         }
-        Ok(Ok(answered)) => answered,
+        Some(Ok(answered)) => answered,
     };
-    permit.answered(answer.status(), retry_after(answer.headers()));
-    read(answer, lease, permit, gather).await
+    let status = answered.status();
+    match answered {
+        Answered::Plain(begun) => {
+            // An overloaded server says in its head for how long.
+            let waits = is_overload(status);
+            if !waits {
+                permit.answered(status, None);
+            }
+            let Some((head, body)) = worker.pool.finish(&permit.endpoint, *begun).await else {
+                permit.failed();
+                return Err(Failure::Broken);
+            };
+            if waits {
+                permit.answered(status, retry_after(&head.headers));
+            }
+            Ok(Arrived::Whole { head, body, permit })
+        }
+        Answered::Shared(answer, lease) => {
+            permit.answered(status, is_overload(status).then(|| retry_after(answer.headers())).flatten());
+            Box::pin(read(*answer, lease, permit, gather)).await
+        }
+    }
+}
+
+/// Statuses by which a server asks for time.
+fn is_overload(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 503)
 }
 
 async fn read(

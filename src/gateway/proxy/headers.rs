@@ -30,8 +30,19 @@ fn is_ours(name: &HeaderName) -> bool {
 
 /// Removes what `goes` names; one look at each header that is there, for most of the names never are.
 fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    while let Some(name) = headers.keys().find(|name| goes(name)).cloned() {
-        headers.remove(name);
+    const AT_ONCE: usize = 4;
+    loop {
+        let mut gone: [Option<HeaderName>; AT_ONCE] = [const { None }; AT_ONCE];
+        for (place, name) in gone.iter_mut().zip(headers.keys().filter(|name| goes(name))) {
+            *place = Some(name.clone());
+        }
+        let is_full = gone.iter().all(Option::is_some);
+        for name in gone.into_iter().flatten() {
+            headers.remove(name);
+        }
+        if !is_full {
+            return;
+        }
     }
 }
 
@@ -82,10 +93,11 @@ fn remove_listed(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what belongs to the connection on which the message came.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what belongs to the connection on which the message came, and the session header where `session` says
+/// so.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, session: bool) {
     remove_listed(headers);
-    remove(headers, is_hop_by_hop);
+    remove(headers, |name| is_hop_by_hop(name) || (session && *name == names::SESSION_ID));
 }
 
 /// Makes the headers of a client's request those of ours to the server.
@@ -136,7 +148,7 @@ mod tests {
             ("upgrade", "h2c"),
             ("accept", "application/json, text/event-stream"),
         ]);
-        strip_hop_by_hop(&mut map);
+        strip_hop_by_hop(&mut map, false);
         assert_eq!(map.len(), 1, "{map:?}");
     }
 

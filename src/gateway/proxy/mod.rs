@@ -6,15 +6,17 @@
 //! | `legacy`, `stream`, `events` | sessions: calls and `initialize`, GET streams, HTTP+SSE |
 //! | `modern`, `listen` | sealed identifiers and retries, listens over all pods |
 //! | `admit` | a place at an endpoint, or in the queue |
-//! | `exchange`, `upstream` | one request to one endpoint; connections |
+//! | `exchange`, `upstream`, `direct` | one request to one endpoint; connections |
 //! | `relay`, `pipe`, `body` | the answer on its way back |
 //! | `sealing` | identifiers that an answer mints |
 //! | `headers`, `names`, `metadata` | what passes and what does not |
-//! | `context`, `record`, `worker` | what a request carries; what is known of it afterwards; its thread |
+//! | `context`, `record`, `worker`, `deadlines` | what a request carries; what is known of it afterwards; its thread |
 
 mod admit;
 mod body;
 mod context;
+mod deadlines;
+mod direct;
 mod events;
 mod exchange;
 mod headers;

@@ -59,7 +59,7 @@ fn is_repeatable(method: McpMethod) -> bool {
     )
 }
 
-/// A POST of a modern revision.
+/// A POST of a modern revision; without a session header, which means nothing there.
 pub(crate) async fn post(
     context: Context,
     head: Head,
@@ -74,7 +74,6 @@ pub(crate) async fn post(
         return context.refuse(&Fault::Header(mismatch), id);
     }
     let mut headers = head.headers;
-    headers.remove(names::SESSION_ID);
     if context.record.method == McpMethod::Listen {
         return Box::pin(listen::post(context, headers, body, envelope, version)).await;
     }

@@ -2,12 +2,11 @@
 //! (gateway.md section 1): mint once, then echo.
 
 use std::{
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use memchr::memmem;
 
 use super::record::Facts;
 use crate::gateway::{
@@ -48,7 +47,7 @@ pub(crate) fn unix_now() -> u64 {
 impl Sealing {
     /// One event of a stream.
     pub(crate) fn event(&self, event: Bytes, facts: &mut Facts) -> Bytes {
-        if !may_matter(&event) {
+        if !result::may_matter(&event) {
             return event;
         }
         let parsed = sse::Event::parse(&event);
@@ -60,9 +59,6 @@ impl Sealing {
 
     /// A whole message; `None` where it stays as it is.
     pub(crate) fn rewritten(&self, message: &[u8], facts: &mut Facts) -> Option<Bytes> {
-        if !may_matter(message) {
-            return None;
-        }
         let found = result::inspect(message);
         facts.tool_failed |= found.is_tool_error;
         facts.code = facts.code.or(found.error_code);
@@ -120,14 +116,4 @@ impl Sealing {
         self.endpoint.work.seen(sealed.token_id, self.gateway.clock.now(), STATE_WAIT);
         sealed.text
     }
-}
-
-/// Built once: a search is far cheaper than its preparation.
-static SIGNS: LazyLock<[memmem::Finder<'static>; 4]> = LazyLock::new(|| {
-    [&b"\"requestState\""[..], b"\"taskId\"", b"\"isError\"", b"\"error\""].map(memmem::Finder::new)
-});
-
-/// Whether a message may hold anything to seal or to count.
-fn may_matter(message: &[u8]) -> bool {
-    SIGNS.iter().any(|sign| sign.find(message).is_some())
 }

@@ -37,7 +37,9 @@ pub async fn serve(
     let answering = guard.as_ref().map(GuardHandle::answering);
     let (mut head, body) = request.into_parts();
     let origin = head.headers.get(header::ORIGIN).cloned();
-    let mut response = match admit(&worker, &client, &mut head) {
+    // The guard has judged the head of an HTTP/1 request.
+    let checked = guard.is_some();
+    let mut response = match admit(&worker, &client, &mut head, checked) {
         Ok(Admitted { context, prefix, is_mcp }) => {
             let request = Arriving { head, body, guard };
             let mut response = Box::pin(route(context, request, &prefix, is_mcp)).await;
@@ -84,21 +86,17 @@ fn plain(mut record: Box<Record>, fault: &Fault<'_>, status: u16) -> Box<Respons
     Box::new(response)
 }
 
-/// Whether the version header names a revision without sessions.
-fn is_modern(headers: &HeaderMap) -> bool {
-    text(headers, &names::PROTOCOL_VERSION).is_some_and(era::is_modern_version)
-}
-
 /// A header as text; UTF-8 beyond ASCII included, as go sends names.
 fn text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
-/// Host, origin and route of a request (G12, gateway.md section 5).
+/// Host, origin and route of a request (G12, gateway.md section 5). `checked`: its head was judged already.
 fn admit(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
     head: &mut Head,
+    checked: bool,
 ) -> Result<Admitted, Box<Response<Answer>>> {
     let mut record = Record::new(worker);
     note(&mut record, client, head);
@@ -116,7 +114,9 @@ fn admit(
     if is_misdirected(client, host_text, &snapshot.routes) {
         return Err(plain(record, &Fault::Forbidden, 421));
     }
-    let modern = is_modern(&head.headers);
+    let version = text(&head.headers, &names::PROTOCOL_VERSION);
+    record.version = Version::of(version);
+    let modern = version.is_some_and(era::is_modern_version);
     let (index, prefix, rest, is_mcp) = match snapshot.routes.route(host_text, head.uri.path()) {
         Route::Fleet { index, prefix, rest_path, mcp } => (index, prefix, rest_path, mcp),
         Route::WellKnown { index, prefix, rest_path } => (index, prefix, rest_path, false),
@@ -138,7 +138,7 @@ fn admit(
     if head.method == Method::OPTIONS {
         return Err(preflight(record, head));
     }
-    if let Err(headers::BadHeaders::Repeated(name)) = headers::check(&head.headers) {
+    if !checked && let Err(headers::BadHeaders::Repeated(name)) = headers::check(&head.headers) {
         return Err(plain(record, &Fault::BadHeaders(name), 400));
     }
     let path = match head.uri.query() {
@@ -204,7 +204,6 @@ fn preflight(mut record: Box<Record>, head: &Head) -> Box<Response<Answer>> {
 
 async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bool) -> Response<Answer> {
     let Arriving { head, body, guard } = request;
-    context.record.version = Version::of(text(&head.headers, &names::PROTOCOL_VERSION));
     let body = if head.method == Method::POST {
         let limit = context.view.spec.settings.limits.max_body_bytes;
         match collect(body, limit).await {
@@ -263,11 +262,16 @@ async fn post(mut context: Context, head: Head, body: Bytes) -> Response<Answer>
         }
     };
     describe(&mut context, &envelope);
-    let version = text(&head.headers, &names::PROTOCOL_VERSION).map(str::to_owned);
+    let version = head.headers.get(names::PROTOCOL_VERSION).cloned();
+    let version = version.as_ref().and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     let session = head.headers.get(names::SESSION_ID).cloned();
-    match era::classify(version.as_deref(), session.is_some(), &envelope) {
+    match era::classify(version, session.is_some(), &envelope) {
         Era::Modern { version } => {
             context.is_modern = true;
+            let mut head = head;
+            if session.is_some() {
+                head.headers.remove(names::SESSION_ID);
+            }
             modern::post(context, head, body.clone(), &envelope, version).await
         }
         Era::ModernInvalid(mismatch) => {

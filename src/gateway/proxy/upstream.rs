@@ -6,25 +6,26 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    convert::Infallible,
+    pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use http_body_util::Full;
+use http::{HeaderMap, Request, Response, StatusCode, response};
 use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1::SendRequest,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::spawn_local, time::timeout};
+use tokio::time::timeout;
 
-use super::names;
+use super::direct::{Asked, Begun, Direct};
 use crate::gateway::{
     balance::Nanos,
-    conn::socket,
+    conn::wire,
     fleet::{Clock, Endpoint, Phase},
     metrics::Metrics,
 };
@@ -35,7 +36,39 @@ const IDLE: Duration = Duration::from_secs(4);
 const MOST_IDLE: usize = 256;
 
 /// Body of a request to a server: read whole before it is sent.
-pub(crate) type Outgoing = Full<Bytes>;
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing(Bytes);
+
+impl Outgoing {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = std::mem::take(&mut self.0);
+        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -46,8 +79,24 @@ pub(crate) enum SendError {
     Broken,
 }
 
+/// A connection that nobody uses.
+enum Way {
+    Direct(Direct),
+    /// It has carried something else than a plain answer, and is hyper's since then.
+    Shared(SendRequest<Outgoing>),
+}
+
+impl Way {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Direct(connection) => connection.is_closed(),
+            Self::Shared(sender) => sender.is_closed(),
+        }
+    }
+}
+
 struct Idle {
-    sender: SendRequest<Outgoing>,
+    way: Way,
     /// When it is too old to be used again.
     until: Nanos,
 }
@@ -59,6 +108,24 @@ pub(crate) struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>>>,
 }
 
+/// The beginning of an answer.
+pub(crate) enum Answered {
+    /// It says how long it is, and is short.
+    Plain(Box<Begun>),
+    /// Any other.
+    Shared(Box<Response<Incoming>>, Lease),
+}
+
+impl Answered {
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Plain(begun) => begun.status(),
+            Self::Shared(answer, _) => answer.status(),
+        }
+    }
+}
+
 /// A connection in use. Given back when its answer was read to the end; dropped, it closes.
 pub(crate) struct Lease {
     pool: Rc<Pool>,
@@ -68,17 +135,10 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Its answer was read to the end: somebody else may use it. A pod that leaves gets no idle connection, for
-    /// it waits until there is none.
+    /// Its answer was read to the end: somebody else may use it.
     pub(crate) fn give_back(self) {
-        if self.sender.is_closed() || !matches!(self.endpoint.phase(), Phase::Ready | Phase::NotReady) {
-            return;
-        }
-        let until = self.pool.clock.now() + self.keep.as_nanos() as Nanos;
-        let mut idle = self.pool.idle.borrow_mut();
-        let connections = idle.entry(self.endpoint.serial).or_default();
-        if connections.len() < MOST_IDLE {
-            connections.push(Idle { sender: self.sender, until });
+        if !self.sender.is_closed() {
+            self.pool.put(&self.endpoint, Way::Shared(self.sender), self.keep);
         }
     }
 }
@@ -96,50 +156,111 @@ impl Pool {
             if is_gone(*serial) {
                 return false;
             }
-            connections.retain(|c| c.until > now && !c.sender.is_closed());
+            connections.retain(|c| c.until > now && !c.way.is_closed());
             !connections.is_empty()
         });
     }
 
-    fn reuse(&self, endpoint: &Endpoint) -> Option<SendRequest<Outgoing>> {
-        let now = self.clock.now();
+    fn reuse(&self, endpoint: &Endpoint, now: Nanos) -> Option<Way> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&endpoint.serial)?;
         while let Some(found) = connections.pop() {
-            if found.until > now && !found.sender.is_closed() {
-                return Some(found.sender);
+            if found.until > now && !found.way.is_closed() {
+                return Some(found.way);
             }
         }
         None
     }
 
-    /// Sends a request to an endpoint and waits for the head of the answer.
+    /// A pod that leaves gets no idle connection, for it waits until there is none.
+    fn put(&self, endpoint: &Endpoint, way: Way, keep: Duration) {
+        if !matches!(endpoint.phase(), Phase::Ready | Phase::NotReady) {
+            return;
+        }
+        let until = self.clock.now() + keep.as_nanos() as Nanos;
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.entry(endpoint.serial).or_default();
+        if connections.len() < MOST_IDLE {
+            connections.push(Idle { way, until });
+        }
+    }
+
+    /// Sends a request to an endpoint at `now` and waits for the head of the answer. `longest`: as of
+    /// [`Direct::ask`].
     pub(crate) async fn send(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        mut request: Request<Outgoing>,
+        mut request: Box<Request<Outgoing>>,
         connect: Duration,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
-        while let Some(mut sender) = self.reuse(endpoint) {
-            if sender.ready().await.is_err() {
-                continue;
-            }
-            match sender.try_send_request(request).await {
-                Ok(answer) => return Ok(self.lease(endpoint, sender, answer)),
-                Err(mut error) => match error.take_message() {
-                    // Handed back: the connection had ended while it idled.
-                    Some(back) => request = back,
-                    None => return Err(SendError::Broken),
+        longest: u64,
+        now: Nanos,
+    ) -> Result<Answered, SendError> {
+        loop {
+            let (way, is_fresh) = match self.reuse(endpoint, now) {
+                Some(way) => (way, false),
+                None => match Box::pin(timeout(connect, Direct::open(endpoint))).await {
+                    Ok(Ok(connection)) => {
+                        self.metrics.upstream_opened.inc();
+                        (Way::Direct(connection), true)
+                    }
+                    _ => return Err(SendError::Connect(request)),
                 },
+            };
+            match self.send_by(way, endpoint, request, longest).await? {
+                Ok(answered) => return Ok(answered),
+                Err(back) if is_fresh => return Err(SendError::Connect(back)),
+                // It had ended while it idled.
+                Err(back) => request = back,
             }
         }
-        let Ok(Ok(mut sender)) = timeout(connect, self.connect(endpoint)).await else {
-            return Err(SendError::Connect(Box::new(request)));
+    }
+
+    /// The request comes back where not a byte of it left. All but the way of a plain answer lies behind pointers:
+    /// each request owns, and moves, the memory of this future.
+    async fn send_by(
+        self: &Rc<Self>,
+        way: Way,
+        endpoint: &Arc<Endpoint>,
+        request: Box<Request<Outgoing>>,
+        longest: u64,
+    ) -> Result<Result<Answered, Box<Request<Outgoing>>>, SendError> {
+        let way = match way {
+            Way::Direct(connection) if Direct::takes(&request) => {
+                return match connection.ask(&request, longest).await {
+                    Asked::Plain(begun) => Ok(Ok(Answered::Plain(begun))),
+                    Asked::Unsent => Ok(Err(request)),
+                    Asked::Broken => Err(SendError::Broken),
+                    Asked::Other(connection, first) => {
+                        let answered = Box::pin(connection.into_answered(&request, first)).await;
+                        let (sender, answer) = answered.map_err(|_| SendError::Broken)?;
+                        Ok(Ok(self.lease(endpoint, sender, answer)))
+                    }
+                };
+            }
+            way => way,
         };
-        match sender.try_send_request(request).await {
-            Ok(answer) => Ok(self.lease(endpoint, sender, answer)),
+        Box::pin(self.send_shared(way, endpoint, request)).await
+    }
+
+    async fn send_shared(
+        self: &Rc<Self>,
+        way: Way,
+        endpoint: &Arc<Endpoint>,
+        request: Box<Request<Outgoing>>,
+    ) -> Result<Result<Answered, Box<Request<Outgoing>>>, SendError> {
+        let sender = match way {
+            Way::Direct(connection) => connection.into_shared().await.ok(),
+            Way::Shared(sender) => Some(sender),
+        };
+        let Some(mut sender) = sender else { return Ok(Err(request)) };
+        if sender.ready().await.is_err() {
+            return Ok(Err(request));
+        }
+        match sender.try_send_request(*request).await {
+            Ok(answer) => Ok(Ok(self.lease(endpoint, sender, answer))),
+            // Handed back: the connection had ended while it idled.
             Err(mut error) => {
-                Err(error.take_message().map_or(SendError::Broken, |back| SendError::Connect(Box::new(back))))
+                error.take_message().map_or(Err(SendError::Broken), |back| Ok(Err(Box::new(back))))
             }
         }
     }
@@ -149,53 +270,47 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
         sender: SendRequest<Outgoing>,
         answer: Response<Incoming>,
-    ) -> (Response<Incoming>, Lease) {
-        let keep = keep_alive(answer.headers()).unwrap_or(IDLE);
-        (answer, Lease { pool: Rc::clone(self), endpoint: Arc::clone(endpoint), sender, keep })
+    ) -> Answered {
+        let keep = keep_alive(answer.headers());
+        let lease = Lease { pool: Rc::clone(self), endpoint: Arc::clone(endpoint), sender, keep };
+        Answered::Shared(Box::new(answer), lease)
     }
 
-    async fn connect(&self, endpoint: &Arc<Endpoint>) -> std::io::Result<SendRequest<Outgoing>> {
-        let stream = TcpStream::connect(endpoint.address).await?;
-        socket::tune(&stream)?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(std::io::Error::other)?;
-        let endpoint = Arc::clone(endpoint);
-        self.metrics.upstream_opened.inc();
-        endpoint.connections.fetch_add(1, Ordering::Relaxed);
-        spawn_local(async move {
-            // Its end is told to whoever waits for an answer on it.
-            let _ = connection.await;
-            endpoint.connections.fetch_sub(1, Ordering::Relaxed);
-        });
-        Ok(sender)
+    /// Reads a plain answer to its end; its connection is free again. `None`: it ended before that.
+    pub(crate) async fn finish(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        begun: Begun,
+    ) -> Option<(response::Parts, Bytes)> {
+        let whole = begun.whole().await?;
+        if let Some(connection) = whole.connection {
+            self.put(endpoint, Way::Direct(connection), keep_alive(&whole.head.headers));
+        }
+        Some((whole.head, whole.body))
     }
 }
 
-/// `Keep-Alive: timeout=n`, less one second for the way.
-fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(names::KEEP_ALIVE)?.to_str().ok()?;
-    let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?;
-    let seconds: u64 = seconds.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.saturating_sub(1).min(60)))
+/// How long a connection is kept: what the server says, less one second for the way.
+fn keep_alive(headers: &HeaderMap) -> Duration {
+    wire::keep_alive(headers).map_or(IDLE, |seconds| Duration::from_secs(seconds.saturating_sub(1).min(60)))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
-    fn a_server_says_how_long_it_keeps_a_connection() {
+    fn a_connection_ends_before_its_server_ends_it() {
         let of = |value: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert(names::KEEP_ALIVE, http::HeaderValue::from_static(value));
+            headers.insert("keep-alive", HeaderValue::from_static(value));
             keep_alive(&headers)
         };
-        assert_eq!(of("timeout=5"), Some(Duration::from_secs(4)));
-        assert_eq!(of("max=100, timeout=0"), Some(Duration::ZERO));
-        assert_eq!(of("timeout=9999"), Some(Duration::from_secs(60)));
-        assert_eq!(of("max=100"), None);
+        assert_eq!(of("timeout=5"), Duration::from_secs(4));
+        assert_eq!(of("max=100, timeout=0"), Duration::ZERO);
+        assert_eq!(of("timeout=9999"), Duration::from_secs(60));
+        assert_eq!(of("max=100"), IDLE);
     }
 }

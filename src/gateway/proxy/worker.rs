@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::upstream::Pool;
+use super::{deadlines::Deadlines, upstream::Pool};
 use crate::gateway::{access_log::AccessLog, shared::Gateway};
 
 /// See the module. Lives on one thread.
@@ -11,6 +11,8 @@ pub struct Worker {
     pub gateway: Arc<Gateway>,
     /// Connections to endpoints.
     pub(super) pool: Rc<Pool>,
+    /// When requests have to have their answer.
+    pub(super) deadlines: Deadlines,
     /// Where lines go.
     pub log: AccessLog,
 }
@@ -19,11 +21,13 @@ impl Worker {
     /// For the current thread.
     pub fn new(gateway: Arc<Gateway>, log: AccessLog) -> Rc<Self> {
         let pool = Pool::new(gateway.clock, Arc::clone(&gateway.metrics));
-        Rc::new(Self { gateway, pool, log })
+        Rc::new(Self { gateway, pool, deadlines: Deadlines::default(), log })
     }
 
-    /// Closes what idled too long, and what nobody may idle on: connections to pods that leave.
+    /// Ends what has waited too long, and closes what idled too long and what nobody may idle on: connections to
+    /// pods that leave.
     pub fn sweep(&self) {
+        self.deadlines.expire(self.gateway.clock.now());
         let snapshot = self.gateway.snapshot.load();
         let mut stay = Vec::new();
         for fleet in &snapshot.fleets {

@@ -36,6 +36,33 @@ fn errors_and_states_are_found() {
     assert_eq!(facts.notified.unwrap().id.value, "t");
 }
 
+/// Nearly every answer of a tool says that it is no error: that alone must not cost a parse.
+#[test]
+fn only_what_may_be_a_fact_is_parsed() {
+    let parsed = [
+        r#"{"result":{"isError":true}}"#,
+        r#"{"result":{"isError" : true}}"#,
+        r#"{"result":{"content":[{"isError":false}],"isError":true}}"#,
+        // Over the border of a line of an event.
+        "data: {\"result\":{\"isError\":\ndata: true}}",
+        r#"{"result":{"isError""#,
+        r#"{"error":null}"#,
+        r#"{"result":{"requestState":"x"}}"#,
+        r#"{"result":{"taskId":"x"}}"#,
+    ];
+    let skipped = [
+        r#"{"result":{"content":[],"isError":false}}"#,
+        r#"{"result":{"isError" :  false,"content":[]}}"#,
+        r#"{"result":{"content":[{"text":"no \"isError\":true here"}]}}"#,
+    ];
+    for message in parsed {
+        assert!(may_matter(message.as_bytes()), "{message}");
+    }
+    for message in skipped {
+        assert!(!may_matter(message.as_bytes()), "{message}");
+    }
+}
+
 #[test]
 fn what_is_content_is_not_taken_for_an_identifier() {
     for message in [

@@ -1,0 +1,289 @@
+//! A connection to an endpoint that its request writes and reads itself, without a task and without channels:
+//! half the instructions of a connection that hyper drives. It reads answers whose head tells their length, which
+//! is what MCP servers send in JSON; at the first other one it becomes hyper's, with what was read of it.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io::{self, ErrorKind, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, response};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    net::TcpStream,
+    task::spawn_local,
+};
+
+use super::upstream::Outgoing;
+use crate::gateway::{
+    conn::{guard::poll_scratch, socket, wire},
+    fleet::Endpoint,
+};
+
+/// Larger requests are written while the answer is read, since a server may refuse them before their end.
+const LARGEST: usize = 16 * 1024;
+/// Most bytes taken from the socket at a time.
+const READ: usize = 64 * 1024;
+
+thread_local! {
+    static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Counts a connection of an endpoint as long as it is open.
+struct Open(Arc<Endpoint>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// See the module.
+pub(crate) struct Direct {
+    stream: TcpStream,
+    open: Open,
+}
+
+/// The head of an answer, and as much of its body as came with it.
+pub(crate) struct Begun {
+    connection: Direct,
+    bytes: BytesMut,
+    frame: wire::Plain,
+}
+
+/// A whole answer, and its connection where it can be used again.
+pub(crate) struct Whole {
+    pub(crate) head: response::Parts,
+    pub(crate) body: Bytes,
+    pub(crate) connection: Option<Direct>,
+}
+
+/// What became of a request.
+pub(crate) enum Asked {
+    /// A plain answer.
+    Plain(Box<Begun>),
+    /// Another one, of which these bytes were read.
+    Other(Direct, Bytes),
+    /// Not a byte was delivered.
+    Unsent,
+    /// The connection ended; the server may have seen the request.
+    Broken,
+}
+
+impl Direct {
+    /// Opens one. The caller bounds the time.
+    pub(crate) async fn open(endpoint: &Arc<Endpoint>) -> io::Result<Self> {
+        let stream = socket::connect(endpoint.address).await?;
+        endpoint.connections.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { stream, open: Open(Arc::clone(endpoint)) })
+    }
+
+    /// Whether a request is small enough for it.
+    pub(crate) fn takes(request: &Request<Outgoing>) -> bool {
+        request.body().bytes().len() <= LARGEST
+    }
+
+    /// Whether an idle one is of no use any more: its server has ended it, or said what nobody asked for. Costs a
+    /// system call only where the kernel has reported something.
+    pub(crate) fn is_closed(&self) -> bool {
+        !matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Sends a request and reads the head of its answer, whose body is taken if it has `longest` bytes at most.
+    pub(crate) async fn ask(mut self, request: &Request<Outgoing>, longest: u64) -> Asked {
+        match self.write(request).await {
+            Ok(()) => {}
+            Err(delivered) => return if delivered { Asked::Broken } else { Asked::Unsent },
+        }
+        let mut bytes = BytesMut::new();
+        loop {
+            if !matches!(self.read(&mut bytes).await, Ok(1..)) {
+                return Asked::Broken;
+            }
+            match wire::scan(&bytes, longest) {
+                wire::Scan::Partial => {}
+                wire::Scan::Plain(frame) => {
+                    return Asked::Plain(Box::new(Begun { connection: self, bytes, frame }));
+                }
+                wire::Scan::Other => return Asked::Other(self, bytes.freeze()),
+            }
+        }
+    }
+
+    /// The error says whether any of it may have been delivered.
+    async fn write(&mut self, request: &Request<Outgoing>) -> Result<(), bool> {
+        let body = request.body().bytes();
+        let rest = OUT.with_borrow_mut(|out| {
+            out.clear();
+            wire::write_head(out, request, body.len());
+            out.extend_from_slice(body);
+            match self.stream.try_write(out) {
+                Ok(n) if n == out.len() => Ok(None),
+                Ok(n) => Ok(Some((n > 0, out[n..].to_vec()))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Some((false, out.clone()))),
+                Err(_) => Err(false),
+            }
+        })?;
+        let Some((mut delivered, rest)) = rest else { return Ok(()) };
+        let mut rest = &*rest;
+        while !rest.is_empty() {
+            match self.stream.write(rest).await {
+                Ok(n @ 1..) => rest = &rest[n..],
+                _ => return Err(delivered),
+            }
+            delivered = true;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
+        let stream = &mut self.stream;
+        poll_fn(|cx| {
+            poll_scratch(stream, cx, READ, |bytes| {
+                into.extend_from_slice(bytes);
+                bytes.len()
+            })
+        })
+        .await
+    }
+
+    /// Hands it to hyper.
+    pub(crate) async fn into_shared(self) -> hyper::Result<SendRequest<Outgoing>> {
+        self.shared(Bytes::new(), Rc::default()).await
+    }
+
+    /// Hands it to hyper in the middle of an answer, of which `first` was read: hyper believes that it has sent the
+    /// request itself.
+    pub(crate) async fn into_answered(
+        self,
+        request: &Request<Outgoing>,
+        first: Bytes,
+    ) -> hyper::Result<(SendRequest<Outgoing>, http::Response<hyper::body::Incoming>)> {
+        let mute = Rc::new(Cell::new(true));
+        let mut sender = self.shared(first, Rc::clone(&mute)).await?;
+        let mut stand_in = Request::new(Outgoing::default());
+        stand_in.method_mut().clone_from(request.method());
+        let answer = sender.send_request(stand_in).await?;
+        mute.set(false);
+        Ok((sender, answer))
+    }
+
+    async fn shared(self, first: Bytes, mute: Rc<Cell<bool>>) -> hyper::Result<SendRequest<Outgoing>> {
+        let io = Replay { io: socket::Joined(self.stream), first, mute, asked: false, reader: None };
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(wire::MAX_HEAD).handshake(TokioIo::new(io)).await?;
+        let open = self.open;
+        spawn_local(async move {
+            // Its end is told to whoever waits for an answer on it.
+            let _ = connection.await;
+            drop(open);
+        });
+        Ok(sender)
+    }
+}
+
+impl Begun {
+    /// Status of the answer.
+    pub(crate) fn status(&self) -> http::StatusCode {
+        self.frame.status
+    }
+
+    /// Reads the body to its end; `None` where the connection ended first, or the head cannot be passed on.
+    pub(crate) async fn whole(self) -> Option<Whole> {
+        let Self { mut connection, mut bytes, frame } = self;
+        let end = frame.head_len + frame.body_len;
+        bytes.reserve(end.saturating_sub(bytes.len()));
+        while bytes.len() < end {
+            if !matches!(connection.read(&mut bytes).await, Ok(1..)) {
+                return None;
+            }
+        }
+        // Bytes behind the answer belong to nothing that was asked.
+        let keeps = frame.keeps && bytes.len() == end;
+        let bytes = bytes.freeze();
+        let head = frame.head(&bytes)?;
+        let body = bytes.slice(frame.head_len..end);
+        Some(Whole { head, body, connection: keeps.then_some(connection) })
+    }
+}
+
+/// A socket from which some bytes were read already. While it is mute, what is written goes nowhere, and nothing
+/// is read before something was: hyper takes an answer that it has not asked for as an error.
+struct Replay {
+    io: socket::Joined,
+    first: Bytes,
+    mute: Rc<Cell<bool>>,
+    asked: bool,
+    reader: Option<Waker>,
+}
+
+impl Replay {
+    /// Whether `bytes` go nowhere.
+    fn swallows(&mut self, bytes: usize) -> bool {
+        if self.mute.get() && bytes > 0 {
+            self.asked = true;
+            self.reader.take().into_iter().for_each(Waker::wake);
+        }
+        self.mute.get()
+    }
+}
+
+impl AsyncRead for Replay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.mute.get() && !self.asked {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if self.first.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, out);
+        }
+        let n = self.first.len().min(out.remaining());
+        out.put_slice(&self.first.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Replay {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.swallows(bytes.len()) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        if self.swallows(total) {
+            return Poll::Ready(Ok(total));
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,193 @@
+//! Connections to servers: plain answers are read by the request itself, every other one by hyper on the same
+//! connection. Whatever shape an answer has and however it is cut, the client gets it whole, and a connection is
+//! used again if and only if nothing is left on it.
+
+use std::time::Duration;
+
+use futures::{FutureExt as _, future::BoxFuture};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    client::{modern, text, until},
+    pod::{Out, Pod, Speaks},
+    world::Alone,
+};
+
+const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"scripted"}]}}"#;
+
+type Answer = fn(Out) -> BoxFuture<'static, ()>;
+
+fn call(name: &str) -> Value {
+    modern(1, "tools/call", json!({"name": name}))
+}
+
+/// One pod that answers a call of each name as `answers` says, behind one gateway.
+async fn scripted(answers: &'static [(&'static str, Answer)]) -> (Alone, Pod) {
+    let pod = Pod::start("one", Speaks::Both).await;
+    pod.script(move |seen, out| {
+        let (_, answer) = answers.iter().find(|(name, _)| *name == seen.tool())?;
+        Some(answer(out.clone()))
+    });
+    (Alone::new(std::slice::from_ref(&pod), json!({})).await, pod)
+}
+
+fn plain(more: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{more}\r\n{BODY}",
+        BODY.len()
+    )
+}
+
+/// Connections on which calls of `tool` came, in their order.
+fn connections(pod: &Pod, tool: &str) -> Vec<usize> {
+    pod.calls(tool).iter().map(|seen| seen.connection).collect()
+}
+
+async fn scripted_text(world: &Alone, name: &str) {
+    let mut reply = world.gateway.modern(&call(name)).await;
+    assert_eq!(reply.status, 200, "{name}");
+    assert_eq!(text(&reply.json().await), "scripted", "{name}");
+}
+
+#[tokio::test]
+async fn an_answer_in_any_shape_arrives_whole_and_leaves_its_connection_usable() {
+    let (world, pod) = scripted(&[
+        ("at once", |out| async move { out.raw(plain("")).await }.boxed()),
+        ("head first", |out| {
+            async move {
+                let answer = plain("");
+                let (head, body) = answer.split_at(answer.len() - BODY.len());
+                out.raw(head).await;
+                sleep(Duration::from_millis(20)).await;
+                out.raw(body).await;
+            }
+            .boxed()
+        }),
+        ("dripping", |out| {
+            async move {
+                for byte in plain("x-note: slow\r\n").as_bytes().chunks(7) {
+                    out.raw(byte).await;
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+            .boxed()
+        }),
+        ("chunked", |out| {
+            async move {
+                out.raw(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+                )
+                .await;
+                let (one, two) = BODY.split_at(20);
+                out.chunk(one).await;
+                sleep(Duration::from_millis(5)).await;
+                out.chunk(two).await;
+                out.finish().await;
+            }
+            .boxed()
+        }),
+        ("interim", |out| {
+            async move {
+                out.raw("HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n").await;
+                sleep(Duration::from_millis(5)).await;
+                out.raw(plain("")).await;
+            }
+            .boxed()
+        }),
+    ])
+    .await;
+    for name in ["at once", "head first", "dripping", "chunked", "at once", "interim", "chunked", "at once"] {
+        scripted_text(&world, name).await;
+    }
+    let all: Vec<usize> = ["at once", "head first", "dripping", "chunked", "interim"]
+        .iter()
+        .flat_map(|n| connections(&pod, n))
+        .collect();
+    assert_eq!(all.len(), 8);
+    // Two threads at most have opened one each.
+    let first: std::collections::BTreeSet<usize> = all.into_iter().collect();
+    assert!(first.len() <= 2, "{first:?}");
+}
+
+#[tokio::test]
+async fn a_connection_with_something_left_on_it_is_not_used_again() {
+    let (world, pod) = scripted(&[
+        ("more", |out| async move { out.raw(plain("") + "HTTP/1.1 200 OK\r\n\r\n").await }.boxed()),
+        ("later", |out| {
+            async move {
+                out.raw(plain("")).await;
+                sleep(Duration::from_millis(20)).await;
+                out.raw("HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n").await;
+            }
+            .boxed()
+        }),
+        ("close", |out| async move { out.raw(plain("Connection: x, Close\r\n")).await }.boxed()),
+        ("old", |out| async move { out.raw(plain("").replacen("1.1", "1.0", 1)).await }.boxed()),
+    ])
+    .await;
+    for name in ["more", "later", "close", "old"] {
+        for _ in 0..6 {
+            scripted_text(&world, name).await;
+            sleep(Duration::from_millis(60)).await;
+        }
+        let used = connections(&pod, name);
+        let different: std::collections::BTreeSet<usize> = used.iter().copied().collect();
+        assert_eq!((used.len(), different.len()), (6, 6), "{name}: {used:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_early_fails_its_call_and_no_other() {
+    let (world, _pod) = scripted(&[
+        ("in the head", |out| {
+            async move {
+                out.raw("HTTP/1.1 200 OK\r\ncontent-le").await;
+                out.cut();
+            }
+            .boxed()
+        }),
+        ("in the body", |out| {
+            async move {
+                let answer = plain("");
+                out.raw(&answer[..answer.len() - 5]).await;
+                out.cut();
+            }
+            .boxed()
+        }),
+        ("no http", |out| async move { out.raw("SSH-2.0-OpenSSH_9.2\r\n\r\n").await }.boxed()),
+        ("two lengths", |out| async move { out.raw(plain("content-length: 3\r\n")).await }.boxed()),
+    ])
+    .await;
+    for name in ["in the head", "in the body", "no http", "two lengths"] {
+        let mut reply = world.gateway.modern(&call(name)).await;
+        assert_eq!(reply.status, 503, "{name}");
+        assert!(reply.json().await["error"]["code"].is_i64(), "{name}");
+        assert_eq!(world.gateway.modern(&call("echo")).await.status, 200, "after {name}");
+    }
+}
+
+/// A server may answer a large request before it has read it to the end.
+#[tokio::test]
+async fn a_large_request_is_answered_while_it_is_written() {
+    let (world, pod) = scripted(&[("at once", |out| async move { out.raw(plain("")).await }.boxed())]).await;
+    scripted_text(&world, "at once").await;
+    let large = modern(1, "tools/call", json!({"name": "at once", "arguments": {"x": "y".repeat(1 << 20)}}));
+    for _ in 0..3 {
+        let mut reply = world.gateway.modern(&large).await;
+        assert_eq!((reply.status, text(&reply.json().await)), (200, "scripted"));
+    }
+    assert_eq!(
+        pod.calls("at once").last().unwrap().body["params"]["arguments"]["x"].as_str().unwrap().len(),
+        1 << 20
+    );
+}
+
+/// The connection of a call whose client leaves is closed, so that the server notices.
+#[tokio::test]
+async fn a_client_that_leaves_before_the_head_closes_upstream() {
+    let (world, pod) = scripted(&[("never", |_| futures::future::pending().boxed())]).await;
+    let left = timeout(Duration::from_millis(300), world.gateway.modern(&call("never"))).await;
+    assert!(left.is_err() && pod.calls("never").len() == 1);
+    until("the end of the call's connection", || pod.calls("never")[0].left.is_some()).await;
+}
