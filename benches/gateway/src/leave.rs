@@ -105,12 +105,20 @@ impl Drop for Waiting {
     }
 }
 
-async fn over_h1(addr: SocketAddr, case: Case, key: u64) -> anyhow::Result<Waiting> {
+async fn over_h1(
+    addr: SocketAddr,
+    case: Case,
+    key: u64,
+    sessions: &mut Vec<String>,
+) -> anyhow::Result<Waiting> {
     let mut client = Client::connect(addr).await?;
     let mut request = match case.what {
         What::LegacyGet => {
-            let session = client.session().await?;
-            wire::legacy_get(&session, key)
+            let at = key as usize - 1;
+            if at == sessions.len() {
+                sessions.push(client.session().await?);
+            }
+            wire::legacy_get(&sessions[at], key)
         }
         What::Pending | What::Stream => wire::modern_call(case.tool(), key),
     };
@@ -154,12 +162,14 @@ fn over_h2(mut send: Http2, addr: SocketAddr, case: Case, key: u64) -> anyhow::R
     })))
 }
 
-/// Opens `n` of a case and waits until the upstream has them all.
+/// Opens `n` of a case and waits until the upstream has them all. Legacy streams belong to `sessions`, which are
+/// opened once: a session that its client has not ended is remembered for half an hour, and that is no leak.
 async fn gather(
     addr: SocketAddr,
     upstream: &mut Upstream,
     case: Case,
     n: usize,
+    sessions: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Waiting>> {
     let before = upstream.stats()?.open;
     let mut waiting = Vec::with_capacity(n);
@@ -168,7 +178,7 @@ async fn gather(
         let key = key as u64 + 1;
         waiting.push(match &send {
             Some(send) => over_h2(send.clone(), addr, case, key)?,
-            None => over_h1(addr, case, key).await?,
+            None => over_h1(addr, case, key, sessions).await?,
         });
     }
     let start = Instant::now();
@@ -187,7 +197,7 @@ pub async fn measure(
     case: Case,
     n: usize,
 ) -> anyhow::Result<Leaves> {
-    let waiting = gather(addr, upstream, case, n).await?;
+    let waiting = gather(addr, upstream, case, n, &mut Vec::new()).await?;
     upstream.gone()?;
     let mut left = BTreeMap::new();
     for (at, client) in waiting.into_iter().enumerate() {
@@ -227,9 +237,10 @@ pub async fn leak(addr: SocketAddr, pids: &[u32], upstream: &mut Upstream, n: us
     let cases: Vec<Case> = Case::ALL.into_iter().filter(|c| !c.needs_h2()).collect();
     let batches = n.div_ceil(BATCH);
     let mut warm = (0, 0.0);
+    let mut sessions = Vec::new();
     for at in 0..batches {
         let case = cases[at % cases.len()];
-        drop(gather(addr, upstream, case, BATCH).await?);
+        drop(gather(addr, upstream, case, BATCH, &mut sessions).await?);
         let start = Instant::now();
         while upstream.stats()?.open > 0 && start.elapsed() < Duration::from_secs(2) {
             sleep(Duration::from_millis(5)).await;

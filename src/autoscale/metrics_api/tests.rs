@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, Ordering::SeqCst},
     },
     time::Duration,
@@ -29,7 +29,9 @@ use super::{
 };
 use crate::autoscale::board::{Published, Value as Number};
 
-const NOW: i64 = 1_795_208_400_000;
+/// What the port's clock says at first, in ms since the Unix epoch, to the second. Clients judge certificates by the
+/// real clock, which has to lie within the day of the first one and of the one that follows twelve hours later.
+static NOW: LazyLock<i64> = LazyLock::new(|| (jiff::Timestamp::now().as_second() - 12 * 3600) * 1000);
 const MAP: &str = "/api/v1/namespaces/sys/configmaps/op-ca";
 const AUTHENTICATION: &str = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
 const OURS: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta2.custom.metrics.k8s.io";
@@ -40,6 +42,11 @@ const GITHUB: &str =
 const USER: &str = "system:serviceaccount:sys:mcp-fleet-gateway";
 const HPA: &[(&str, &str)] =
     &[("x-remote-user", "system:serviceaccount:kube-system:horizontal-pod-autoscaler")];
+
+/// The same as text.
+fn time() -> String {
+    jiff::Timestamp::from_millisecond(*NOW).unwrap().to_string()
+}
 
 /// A CA of the aggregation layer.
 struct Ca {
@@ -126,8 +133,8 @@ async fn start_with(leads: bool, stub: Stub, front_proxy: Ca) -> Port {
 async fn start_as(leads: bool, stub: Stub, front_proxy: Ca, change: impl FnOnce(&mut Config)) -> Port {
     front_proxy.trusted(&stub);
     let board = Arc::new(Board::default());
-    board.set(FleetKey::new("team-a", "github"), value(7, NOW));
-    board.set(FleetKey::new("team-a", "old"), value(7, NOW - 31_000));
+    board.set(FleetKey::new("team-a", "github"), value(7, *NOW));
+    board.set(FleetKey::new("team-a", "old"), value(7, *NOW - 31_000));
     let mut config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         namespace: "sys".into(),
@@ -141,7 +148,7 @@ async fn start_as(leads: bool, stub: Stub, front_proxy: Ca, change: impl FnOnce(
     };
     change(&mut config);
     let host = if config.metrics_api_service.is_some() { "op-api.sys.svc" } else { "op-load.sys.svc" };
-    let wall = Arc::new(AtomicI64::new(NOW));
+    let wall = Arc::new(AtomicI64::new(*NOW));
     let clock = Arc::clone(&wall);
     let term = leads.then(|| Instant::now() + Duration::from_secs(3600));
     let parts = Parts {
@@ -388,11 +395,11 @@ async fn stale_and_unknown_become_503_and_come_back() {
     port.until("trust", || port.stub.get(OURS).is_some()).await;
     let key = FleetKey::new("team-a", "github");
     for (published, code) in [
-        (value(7, NOW), 200),
+        (value(7, *NOW), 200),
         (Published::Unknown("all gateways are silent".into()), 503),
-        (value(8, NOW - 30_000), 200),
-        (value(8, NOW - 30_001), 503),
-        (value(9, NOW), 200),
+        (value(8, *NOW - 30_000), 200),
+        (value(8, *NOW - 30_001), 503),
+        (value(9, *NOW), 200),
     ] {
         port.board.set(key.clone(), published);
         assert_eq!(port.aggregator(GITHUB, HPA).await.0.as_u16(), code);
@@ -405,7 +412,8 @@ async fn stale_and_unknown_become_503_and_come_back() {
 #[tokio::test]
 async fn reports_come_over_the_same_port() {
     let port = start(true).await;
-    let report = json!({"version": 1, "gateway": "gw-0", "epoch": 1, "sequence": 1, "time": "2026-11-20T21:00:00Z", "fleets": []});
+    let report =
+        json!({"version": 1, "gateway": "gw-0", "epoch": 1, "sequence": 1, "time": time(), "fleets": []});
     for (token, code) in [("good", 202), ("bad", 401)] {
         let authorization = format!("Bearer {token}");
         let headers = [("authorization", authorization.as_str())];
@@ -516,7 +524,7 @@ async fn what_cleanup_removes_does_not_come_back() {
     // The mark is in real time, and the port's clock stands still: so it is in the past, or in the future.
     let client = port.stub.client();
     let mut map = port.stub.get(MAP).unwrap();
-    map["metadata"]["annotations"]["mcpfleet.io/retired-at"] = "2026-11-20T21:00:00Z".into();
+    map["metadata"]["annotations"]["mcpfleet.io/retired-at"] = time().into();
     port.stub.put(MAP, map);
     port.until("the state", || {
         *port.state.borrow() == ApiState::NotServing("this operator is being removed".into())
@@ -557,7 +565,8 @@ async fn an_operator_of_one_namespace_takes_reports_and_nothing_else() {
     for path in ["/apis", GROUP, GITHUB, "/openapi/v2"] {
         assert_eq!(port.aggregator(path, MASTERS).await.0, 404, "{path}");
     }
-    let report = json!({"version": 1, "gateway": "gw-0", "epoch": 1, "sequence": 1, "time": "2026-11-20T21:00:00Z", "fleets": []});
+    let report =
+        json!({"version": 1, "gateway": "gw-0", "epoch": 1, "sequence": 1, "time": time(), "fleets": []});
     for (token, code) in [("secret", 202), ("good", 401)] {
         let authorization = format!("Bearer {token}");
         let headers = [("authorization", authorization.as_str())];
@@ -581,7 +590,7 @@ async fn flags_that_let_nobody_report_are_refused() {
         board: Arc::default(),
         ledger: Arc::default(),
         urgent: Arc::default(),
-        clock: Arc::new(|| Now { mono: 0, wall: NOW }),
+        clock: Arc::new(|| Now { mono: 0, wall: *NOW }),
         labels: Arc::new(|_| None),
         dropped: SamplesDropped::default(),
     };

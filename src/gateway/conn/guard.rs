@@ -38,7 +38,7 @@ use super::tls::Stream;
 pub const HOLD_BYTES: usize = 16 * 1024;
 
 /// Bytes taken from a socket at a time, into one buffer per thread.
-const SCRATCH_BYTES: usize = 64 * 1024;
+pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes read to learn what a client speaks; a usual first request fits.
 const FIRST_BYTES: usize = 4 * 1024;
