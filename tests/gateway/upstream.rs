@@ -105,6 +105,8 @@ async fn an_answer_in_any_shape_arrives_whole_and_leaves_its_connection_usable()
         .flat_map(|n| connections(&pod, n))
         .collect();
     assert_eq!(all.len(), 8);
+    // hyper believes that it has sent what it is handed the answer to; the server must not hear of that.
+    assert!(pod.all().iter().all(|seen| seen.path == "/mcp"), "{:?}", pod.all());
     // Two threads at most have opened one each.
     let first: std::collections::BTreeSet<usize> = all.into_iter().collect();
     assert!(first.len() <= 2, "{first:?}");

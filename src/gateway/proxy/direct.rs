@@ -179,7 +179,7 @@ impl Direct {
     }
 
     async fn shared(self, first: Bytes, mute: Rc<Cell<bool>>) -> hyper::Result<SendRequest<Outgoing>> {
-        let io = Replay { io: socket::Joined(self.stream), first, mute, asked: false, reader: None };
+        let io = Replay { io: self.stream, first, mute, asked: false, reader: None };
         let (sender, connection) =
             http1::Builder::new().max_buf_size(wire::MAX_HEAD).handshake(TokioIo::new(io)).await?;
         let open = self.open;
@@ -220,7 +220,7 @@ impl Begun {
 /// A socket from which some bytes were read already. While it is mute, what is written goes nowhere, and nothing
 /// is read before something was: hyper takes an answer that it has not asked for as an error.
 struct Replay {
-    io: socket::Joined,
+    io: TcpStream,
     first: Bytes,
     mute: Rc<Cell<bool>>,
     asked: bool,
@@ -274,7 +274,7 @@ impl AsyncWrite for Replay {
         if self.swallows(total) {
             return Poll::Ready(Ok(total));
         }
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        socket::poll_write_joined(Pin::new(&mut self.io), cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -26,5 +26,3 @@ pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for")
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// `X-Forwarded-Host`.
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// `Proxy-Connection`.
-pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

@@ -73,7 +73,7 @@ impl Body for Outgoing {
 /// Why a request has no answer.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// No connection: not a byte was sent. The request comes back.
+    /// No connection, or one that had ended: not a byte was sent. The request comes back.
     Connect(Box<Request<Outgoing>>),
     /// The connection ended before an answer; the server may have seen the request.
     Broken,
@@ -206,34 +206,33 @@ impl Pool {
                     _ => return Err(SendError::Connect(request)),
                 },
             };
-            match self.send_by(way, endpoint, request, longest).await? {
-                Ok(answered) => return Ok(answered),
-                Err(back) if is_fresh => return Err(SendError::Connect(back)),
+            match self.send_by(way, endpoint, request, longest).await {
                 // It had ended while it idled.
-                Err(back) => request = back,
+                Err(SendError::Connect(back)) if !is_fresh => request = back,
+                sent => return sent,
             }
         }
     }
 
-    /// The request comes back where not a byte of it left. All but the way of a plain answer lies behind pointers:
-    /// each request owns, and moves, the memory of this future.
+    /// Sends a request on a connection. All but the way of a plain answer lies behind pointers: each request owns, and
+    /// moves, the memory of this future.
     async fn send_by(
         self: &Rc<Self>,
         way: Way,
         endpoint: &Arc<Endpoint>,
         request: Box<Request<Outgoing>>,
         longest: u64,
-    ) -> Result<Result<Answered, Box<Request<Outgoing>>>, SendError> {
+    ) -> Result<Answered, SendError> {
         let way = match way {
             Way::Direct(connection) if Direct::takes(&request) => {
                 return match connection.ask(&request, longest).await {
-                    Asked::Plain(begun) => Ok(Ok(Answered::Plain(begun))),
-                    Asked::Unsent => Ok(Err(request)),
+                    Asked::Plain(begun) => Ok(Answered::Plain(begun)),
+                    Asked::Unsent => Err(SendError::Connect(request)),
                     Asked::Broken => Err(SendError::Broken),
                     Asked::Other(connection, first) => {
                         let answered = Box::pin(connection.into_answered(&request, first)).await;
                         let (sender, answer) = answered.map_err(|_| SendError::Broken)?;
-                        Ok(Ok(self.lease(endpoint, sender, answer)))
+                        Ok(self.lease(endpoint, sender, answer))
                     }
                 };
             }
@@ -247,20 +246,20 @@ impl Pool {
         way: Way,
         endpoint: &Arc<Endpoint>,
         request: Box<Request<Outgoing>>,
-    ) -> Result<Result<Answered, Box<Request<Outgoing>>>, SendError> {
+    ) -> Result<Answered, SendError> {
         let sender = match way {
             Way::Direct(connection) => connection.into_shared().await.ok(),
             Way::Shared(sender) => Some(sender),
         };
-        let Some(mut sender) = sender else { return Ok(Err(request)) };
+        let Some(mut sender) = sender else { return Err(SendError::Connect(request)) };
         if sender.ready().await.is_err() {
-            return Ok(Err(request));
+            return Err(SendError::Connect(request));
         }
         match sender.try_send_request(*request).await {
-            Ok(answer) => Ok(Ok(self.lease(endpoint, sender, answer))),
-            // Handed back: the connection had ended while it idled.
+            Ok(answer) => Ok(self.lease(endpoint, sender, answer)),
             Err(mut error) => {
-                error.take_message().map_or(Err(SendError::Broken), |back| Ok(Err(Box::new(back))))
+                let back = error.take_message().map(Box::new);
+                Err(back.map_or(SendError::Broken, SendError::Connect))
             }
         }
     }
