@@ -165,6 +165,19 @@ async fn http2_carries_calls_side_by_side() {
     assert_eq!(pods[0].calls("whoami").len(), 20);
 }
 
+// Over HTTP/2 no guard has judged the head: a routing header that stands there twice is refused all the same.
+#[tokio::test]
+async fn http2_repeats_no_routing_header() {
+    let pods = [Pod::start("one", Speaks::Both).await];
+    let alone = secured(&pods).await;
+    let mut sender = h2(&alone).await;
+    let mut twice = call(1, "whoami");
+    twice.headers_mut().append("mcp-name", http::HeaderValue::from_static("whoami"));
+    let answer = soon("an answer", sender.send_request(twice)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert!(pods[0].calls("whoami").is_empty());
+}
+
 // A session over HTTP/2, and the same session over HTTP/1.1.
 #[tokio::test]
 async fn a_session_does_not_care_for_the_version_of_http() {
