@@ -14,6 +14,8 @@ use serde_json::{error::Category, value::RawValue};
 
 use super::lenient::{Object, Text, There, raw, string};
 
+mod plain;
+
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -164,7 +166,7 @@ pub fn peek(body: &[u8]) -> Result<Envelope<'_>, BadEnvelope> {
     // JSON between systems is UTF-8 (RFC 8259 section 8.1), and one check here spares many below.
     let text = std::str::from_utf8(body).map_err(|_| BadEnvelope::NotJson)?;
     match text.trim_ascii_start().as_bytes().first() {
-        Some(b'{') => one(text),
+        Some(b'{') => plain::call(text).map_or_else(|| one(text), Ok),
         Some(b'[') => batch(text),
         _ => Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
             Ok(_) => BadEnvelope::NotAMessage,

@@ -110,7 +110,135 @@ fn params_of_initialize_are_kept_as_written() {
     assert_eq!(envelope.params.unwrap().get(), r#"{ "protocolVersion":"2025-11-25" , "x":[1]}"#);
 }
 
+/// Texts that have most of the grammar in them, and nearly that of a call.
+const PIECES: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    " ",
+    "\n",
+    "\u{c}",
+    "\"",
+    "\\",
+    "\\u00e9",
+    "\\x",
+    "\u{1}",
+    "é",
+    "null",
+    "true",
+    "fals",
+    "0",
+    "01",
+    "-",
+    "-1.5e+3",
+    "1.",
+    "\"id\":1",
+    "\"id\":null",
+    "\"id\":\"a\\n\"",
+    "\"method\":\"tools/call\"",
+    "\"method\":5",
+    "\"method\":\"initialize\"",
+    "\"m\\u0065thod\":\"x\"",
+    "\"params\":{",
+    "\"params\":[1]",
+    "\"name\":\"n\"",
+    "\"name\":7",
+    "\"uri\":\"file:///a\"",
+    "\"_meta\":{",
+    "\"_meta\":null",
+    "\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"",
+    "\"io.modelcontextprotocol/clientCapabilities\":{\"a\":[]}",
+    "\"io.modelcontextprotocol/clientCapabilities\":null",
+    "\"taskId\":\"t\"",
+    "\"task\":{}",
+    "\"result\":{}",
+    "\"arguments\":{\"a\":[1,{\"b\":\"\\\"\"}],\"c\":{}}",
+    "\"error\":1",
+];
+
+/// Whether both ways read the same, where the short one reads at all; whether it does.
+fn is_read_shortly(text: &str) -> bool {
+    let Some(short) = plain::call(text) else { return false };
+    assert_eq!(Ok(format!("{short:?}")), one(text).map(|long| format!("{long:?}")), "{text}");
+    true
+}
+
+#[test]
+fn common_calls_take_the_short_way() {
+    for text in [
+        CALL,
+        r#"{"method":"notifications/cancelled","params":{"requestId":1},"jsonrpc":"2.0"}"#,
+        r#"{"method":"tools/list","id":"a\"b"}"#,
+        " {\"method\" : \"resources/read\", \"id\":-1.5e3,\"params\" :{ \"uri\":\"é\",\"x\":[ ] , \"y\":[{},[null]]} } \n",
+    ] {
+        assert!(is_read_shortly(text), "{text}");
+    }
+    let nested = |n: usize| format!(r#"{{"method":"m","x":{}1{}}}"#, "[".repeat(n), "]".repeat(n));
+    assert!(is_read_shortly(&nested(64)) && !is_read_shortly(&nested(65)));
+}
+
+#[test]
+fn what_is_odd_takes_the_long_way() {
+    for text in [
+        "",
+        "{}",
+        r#"{"id":1}"#,
+        r#"{"method":"m","method":"m"}"#,
+        r#"{"method":"m","params":{},"params":{}}"#,
+        r#"{"method":"m","params":{"_meta":{},"_meta":{}}}"#,
+        r#"{"method":"m","params":{"name":"a","name":"a"}}"#,
+        r#"{"method":"\u006d"}"#,
+        r#"{"\u006dethod":"m","method":"m"}"#,
+        r#"{"method":"initialize","params":{}}"#,
+        r#"{"method":"m","result":1}"#,
+        r#"{"method":"m","params":{"taskId":"t"}}"#,
+        r#"{"method":"m","params":{"requestState":"t"}}"#,
+        r#"{"method":"m","params":{"task":{}}}"#,
+        r#"{"method":"m","params":{"notifications":{}}}"#,
+        r#"{"method":"m"} x"#,
+        r#"{"method":"m",}"#,
+        r#"{"method":"m","x":01}"#,
+        r#"{"method":"m","x":[1}}"#,
+        r#"{"method":"m","x":{"a":1]}"#,
+        r#"{"method":"m","x":{"a"}}"#,
+        r#"{"method":"m","x":{1:1}}"#,
+        r#"{"method":"m","x":[1,]}"#,
+        r#"{"method":"m","x":"\u12g4"}"#,
+        r#"{"method":"m","x":truf}"#,
+        "{\"method\":\"m\u{1f}\"}",
+        "{\"method\":\"m\",\"x\":\"\u{1f}\"}",
+        "\u{c}{\"method\":\"m\"}",
+    ] {
+        assert!(!is_read_shortly(text), "{text}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn both_ways_read_the_same(
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..12),
+        commas in any::<bool>(),
+    ) {
+        let inner = pieces.join(if commas { "," } else { "" });
+        for text in [inner.clone(), format!("{{\"method\":\"m\",{inner}}}"), format!("{{\"method\":\"m\",\"params\":{{{inner}}}}}")] {
+            is_read_shortly(&text);
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_makes_no_difference_between_both_ways(at in 0..CALL.len(), byte in 0_u8..128, cut in any::<bool>()) {
+        let mut bytes = CALL.as_bytes().to_vec();
+        bytes[at] = byte;
+        if cut {
+            bytes.remove((at * 7) % bytes.len());
+        }
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            is_read_shortly(text);
+        }
+    }
     #[test]
     fn any_bytes_are_answered_and_ranges_hold(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = peek(&body);
