@@ -191,14 +191,21 @@ pub async fn image(bench: &mut Bench) -> anyhow::Result<()> {
 pub async fn hanging(bench: &mut Bench) -> anyhow::Result<()> {
     const N: usize = 20;
     let client = bench.pool.any();
+    bench.settle(&mut bench.tail()?).await?;
     bench.say("new fleets, one after the other");
     let before = one_by_one(bench, "calm", N).await?;
-    bench.say("the same beside 20 fleets whose servers never get ready");
+    bench.say("20 fleets whose servers never get ready");
     fleets::namespaces(&client, "hung").await?;
     // No node has this label, so their pods stay as those of a server that hangs in its start: never ready.
     let hung = json!({"server": {"nodeSelector": {"example.org/no-such": "node"}}});
     let hung = (0..N).map(|i| fleets::fleet("hung", i, &hung)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut tail = bench.tail()?;
     bench.users.each(hung, fleets::create).await?;
+    // What is asked is what they cost while they hang, and not while they are made.
+    let made = |tail: &Tail| tail.writes.iter().filter(|e| is_new_child(e)).count() >= N * N_CHILDREN;
+    bench.until("the children of those that hang", &mut tail, made).await?;
+    bench.settle(&mut tail).await?;
+    bench.say("new fleets beside them");
     let beside = one_by_one(bench, "beside", N).await?;
     bench.report.row(
         "a new fleet to its last child, median: calm, beside 20 that hang",
