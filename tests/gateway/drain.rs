@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    client::{LEGACY, MCP, modern, send, soon, text, tool, until},
+    client::{LEGACY, MCP, MODERN, modern, send, soon, text, tool, try_send, until},
     pod::{Pod, Speaks},
     world::World,
 };
@@ -111,6 +111,37 @@ async fn a_live_task_anchors_its_pod_until_it_is_terminal() {
     let began = Instant::now();
     until("no connection", || leaving.open() == 0).await;
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+// G20, gateway.md section 3, Anchor: who was asked something comes back to the pod that asked, so it may not end yet.
+#[tokio::test]
+async fn an_open_request_state_anchors_its_pod() {
+    let pods = two().await;
+    let mut world = World::new(&pods, json!({})).await;
+    let ask = |state: Option<&Value>| {
+        let mut params = json!({"name": "ask"});
+        if let Some(state) = state {
+            params["requestState"] = state.clone();
+            params["inputResponses"] = json!({"q": {"action": "accept"}});
+        }
+        modern(1, "tools/call", params)
+    };
+    let first = world.a.modern(&ask(None)).await.json().await;
+    let (leaving, staying) =
+        if pods[0].calls("ask").is_empty() { (&pods[1], &pods[0]) } else { (&pods[0], &pods[1]) };
+    world.list(&[staying], &[leaving]).await;
+    until("an anchor of the gateway that knows of it", || leaving.untouched() == 1).await;
+    assert!(world.a.metric("mcp_fleet_gateway_drain_anchors", &[]).await > 0.5);
+    assert!(world.b.metric("mcp_fleet_gateway_drain_anchors", &[]).await < 0.5);
+    let until_then = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until_then {
+        assert!(leaving.untouched() >= 1, "let go of");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let second = world.b.modern(&ask(Some(&first["result"]["requestState"]))).await.json().await;
+    assert_eq!(second["result"]["resultType"], "input_required", "{second}");
+    let third = world.a.modern(&ask(Some(&second["result"]["requestState"]))).await.json().await;
+    assert_eq!(text(&third), leaving.name());
 }
 
 // gateway.md section 2, Streams: a go client whose GET ends may end its session.
@@ -256,4 +287,33 @@ async fn a_gateway_that_is_told_to_end_finishes_what_runs() {
     while get.event().await.is_some() {}
     assert!(world.a.ended().await, "by itself, and well");
     assert_eq!(world.b.count(&session).await, 2, "the other gateway goes on with the session");
+}
+
+// DESIGN.md section 5: the deadline of a gateway's own end holds, and what it cuts is told.
+#[tokio::test]
+async fn what_does_not_end_is_cut_at_the_deadline_and_told() {
+    let pods = two().await;
+    let mut world = World::new(&pods, json!({})).await;
+    let port = world.a.port;
+    let call = tokio::spawn(async move {
+        let headers = [
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            ("mcp-protocol-version", MODERN),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "slow"),
+        ];
+        let body = modern(1, "tools/call", json!({"name": "slow"})).to_string().into_bytes();
+        try_send(port, "POST", MCP, &headers, body).await.map(|reply| reply.status)
+    });
+    until("a running call", || pods.iter().any(|p| !p.calls("slow").is_empty())).await;
+    let began = Instant::now();
+    world.a.terminate();
+    assert!(world.a.ended().await, "it was told to, and ended");
+    // A second of delay, five of grace.
+    let took = began.elapsed().as_secs_f64();
+    assert!((5.5..9.0).contains(&took), "{took}");
+    assert!(soon("the end of the call", call).await.unwrap().is_err(), "no answer was made up");
+    let log = world.a.log();
+    assert!(log.contains("cut at the deadline") && log.contains("cut=1"), "{log}");
 }

@@ -2,14 +2,18 @@
 //! connection. Whatever shape an answer has and however it is cut, the client gets it whole, and a connection is
 //! used again if and only if nothing is left on it.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpSocket,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    client::{modern, text, until},
+    client::{MODERN, modern, soon, text, until},
     pod::{Out, Pod, Speaks},
     world::Alone,
 };
@@ -183,6 +187,79 @@ async fn a_large_request_arrives_whole() {
         pod.calls("at once").last().unwrap().body["params"]["arguments"]["x"].as_str().unwrap().len(),
         1 << 20
     );
+}
+
+/// A server that answers small requests as a modern one, and refuses a large one before it has read its body, which it
+/// never does.
+fn refuses_early() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    // The rest of a large body has to wait for a reader, and not in the kernel.
+    socket.set_recv_buffer_size(8192).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(64).unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = |status: &str, more: &str, body: &Value| {
+        let body = body.to_string();
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}content-length: {length}\r\n\r\n{body}"
+        )
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                loop {
+                    let mut length = 0;
+                    loop {
+                        let mut line = String::new();
+                        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                        let line = line.trim().to_ascii_lowercase();
+                        if let Some(n) = line.strip_prefix("content-length:") {
+                            length = n.trim().parse().unwrap();
+                        } else if line.is_empty() {
+                            break;
+                        }
+                    }
+                    if length > 1 << 20 {
+                        let said = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": -32600, "message": "too large"}});
+                        let refusal = answer("413 Content Too Large", "connection: close\r\n", &said);
+                        stream.write_all(refusal.as_bytes()).await.unwrap();
+                        return sleep(Duration::from_secs(20)).await;
+                    }
+                    let mut body = vec![0; length];
+                    stream.read_exact(&mut body).await.unwrap();
+                    let asked: Value = serde_json::from_slice(&body).unwrap();
+                    let said = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"supportedVersions": [MODERN],
+                        "capabilities": {"tools": {}}, "serverInfo": {"name": "strict", "version": "1"}}});
+                    stream.write_all(answer("200 OK", "", &said).as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_before_a_large_request_was_read() {
+    let address = refuses_early();
+    let endpoints = json!([{"address": address.to_string()}]);
+    let world = Alone::with(&[], json!({}), |fleet| fleet["endpoints"] = endpoints).await;
+    soon("the probe", async {
+        while world.gateway.modern(&call("small")).await.status != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let large = modern(1, "tools/call", json!({"name": "large", "arguments": {"x": "y".repeat(3 << 20)}}));
+    for _ in 0..3 {
+        let mut reply =
+            timeout(Duration::from_secs(5), world.gateway.modern(&large)).await.expect("an answer");
+        assert_eq!((reply.status, &reply.json().await["error"]["message"]), (413, &json!("too large")));
+        assert_eq!(world.gateway.modern(&call("small")).await.status, 200, "others are served");
+    }
 }
 
 /// The connection of a call whose client leaves is closed, so that the server notices.

@@ -20,7 +20,7 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::SendRequest,
 };
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
 use super::direct::{Asked, Begun, Direct};
 use crate::gateway::{
@@ -249,7 +249,7 @@ impl Pool {
     ) -> Result<Answered, SendError> {
         let sender = match way {
             Way::Direct(connection) => connection.into_shared().await.ok(),
-            Way::Shared(sender) => Some(sender),
+            Way::Shared(sender) => is_free(&sender).await.then_some(sender),
         };
         let Some(mut sender) = sender else { return Err(SendError::Connect(request)) };
         if sender.ready().await.is_err() {
@@ -287,6 +287,16 @@ impl Pool {
         }
         Some((whole.head, whole.body))
     }
+}
+
+/// Whether a request can be sent at once. A connection whose answer came before its request was read still writes that
+/// one, perhaps for ever.
+async fn is_free(sender: &SendRequest<Outgoing>) -> bool {
+    if !sender.is_ready() {
+        // Its task may only not have run since the answer before ended.
+        yield_now().await;
+    }
+    sender.is_ready()
 }
 
 /// How long a connection is kept: what the server says, less one second for the way.
