@@ -239,6 +239,7 @@ proptest! {
             is_read_shortly(text);
         }
     }
+
     #[test]
     fn any_bytes_are_answered_and_ranges_hold(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = peek(&body);
