@@ -115,6 +115,17 @@ pub struct Proposal {
     pub current: i32,
     /// What is proposed, not yet held within the bounds.
     pub proposed: i32,
+    /// Windows are to remember it.
+    pub remembered: bool,
+    /// Rate policies hold it on its way down.
+    pub paced: bool,
+}
+
+impl Proposal {
+    /// As the HPA treats any.
+    pub fn new((min, max): (i32, i32), current: i32, proposed: i32) -> Self {
+        Self { min, max, current, proposed, remembered: true, paced: true }
+    }
 }
 
 /// What became of a proposal.
@@ -156,9 +167,11 @@ pub fn normalise(
     events: &[ScaleEvent],
     now: Millis,
 ) -> Normalised {
-    let Proposal { current, proposed, .. } = proposal;
+    let Proposal { current, proposed, remembered, .. } = proposal;
     let stable = stabilise(behavior, current, proposed, history, now);
-    record(history, behavior, proposed, now);
+    if remembered {
+        record(history, behavior, proposed, now);
+    }
     let able = (stable != proposed).then_some(if proposed >= current {
         LimitedBy::ScaleUpStabilized
     } else {
@@ -195,7 +208,7 @@ fn limit(
     events: &[ScaleEvent],
     now: Millis,
 ) -> (i32, Option<LimitedBy>) {
-    let Proposal { min, max, current, .. } = proposal;
+    let Proposal { min, max, current, paced, .. } = proposal;
     if wanted > current {
         // A limit below the scale, after much was added, forbids more; it does not take away.
         let policy = up_limit(&behavior.up, current, events, now).max(current);
@@ -204,7 +217,8 @@ fn limit(
         return if wanted > most { (most, Some(why)) } else { (wanted, None) };
     }
     if wanted < current {
-        let policy = down_limit(&behavior.down, current, events, now).min(current);
+        let policy =
+            if paced { down_limit(&behavior.down, current, events, now).min(current) } else { wanted };
         let (least, why) =
             if min < policy { (policy, LimitedBy::ScaleDownLimit) } else { (min, LimitedBy::TooFewReplicas) };
         return if wanted < least { (least, Some(why)) } else { (wanted, None) };

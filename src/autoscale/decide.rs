@@ -13,6 +13,7 @@ mod measure;
 mod memory;
 mod quantise;
 mod sanitise;
+mod slow;
 mod weighted;
 mod zero;
 

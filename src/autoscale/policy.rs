@@ -22,6 +22,9 @@ pub struct Policy {
     pub windows: Windows,
     /// How fast the scale follows: the generated HPA's, and ours where we write the scale ourselves.
     pub behavior: Behavior,
+    /// Where we write the scale: what only slow calls had asked for goes at once when calls are as fast as ever; neither
+    /// a window nor a rate policy keeps it.
+    pub release_slow: bool,
     /// Calls that a pod is given at a time, greater than 0; `None`: no limit.
     pub slots: Option<f64>,
     /// Rest after a change.
@@ -239,6 +242,7 @@ impl Policy {
             },
             windows: Windows::default(),
             behavior: Behavior::balanced(),
+            release_slow: true,
             slots,
             cooldown: Cooldown::default(),
             fallback: None,

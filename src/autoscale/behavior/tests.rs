@@ -21,7 +21,7 @@ fn wide(up: i64, down: i64) -> Behavior {
 }
 
 fn at(current: i32, proposed: i32) -> Proposal {
-    Proposal { min: 1, max: 100, current, proposed }
+    Proposal::new((1, 100), current, proposed)
 }
 
 fn replicas(behavior: &Behavior, proposal: Proposal, events: &[ScaleEvent], now: Millis) -> i32 {
@@ -41,6 +41,29 @@ fn one_wrong_proposal_forbids_scaling_down_for_a_whole_window() {
         assert_eq!(held.able, Some(LimitedBy::ScaleDownStabilized));
     }
     assert_eq!(normalise(&behavior, at(20, 2), &mut history, &[], 300 * SECOND).replicas, 2);
+}
+
+#[test]
+fn what_is_not_remembered_holds_nothing_and_what_is_not_paced_goes_at_once() {
+    let mut history = Vec::new();
+    let unseen = Proposal { remembered: false, ..at(20, 20) };
+    assert_eq!(normalise(&Behavior::balanced(), unseen, &mut history, &[], 0).replicas, 20);
+    assert_eq!(history, []);
+    let tenth = normalise(&Behavior::balanced(), at(20, 4), &mut history, &[], SECOND);
+    assert_eq!((tenth.replicas, tenth.limited), (18, Some(LimitedBy::ScaleDownLimit)));
+    history.clear();
+    let unpaced = Proposal { paced: false, ..at(20, 4) };
+    let gone = normalise(&Behavior::balanced(), unpaced, &mut history, &[], SECOND);
+    assert_eq!((gone.replicas, gone.limited, gone.able), (4, None, None));
+    let below = Proposal { paced: false, ..at(20, 0) };
+    assert_eq!(
+        normalise(&Behavior::balanced(), below, &mut Vec::new(), &[], SECOND).replicas,
+        1,
+        "the bound"
+    );
+    begin(&mut history, &Behavior::balanced(), 9, SECOND);
+    let remembered = normalise(&Behavior::balanced(), unpaced, &mut history, &[], 2 * SECOND);
+    assert_eq!(remembered.replicas, 9, "windows hold for it");
 }
 
 #[test]

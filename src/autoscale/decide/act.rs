@@ -2,7 +2,7 @@
 
 use crate::autoscale::{behavior, decision::LimitedBy, snapshot::Actuator, state::State, time::Millis};
 
-use super::{Proposal, View, quantise::floor};
+use super::{Proposal, View, quantise::floor, slow};
 
 /// What `spec.replicas` should be if we write it. Under `Direct` windows and policies come in here; the history is kept
 /// under every actuator, so that a change of actuator starts with one.
@@ -18,11 +18,11 @@ pub(super) fn act(view: &View<'_>, proposal: &mut Proposal, state: &mut State) -
         // Outside the bounds: to the bound at once.
         Actuator::Direct if behavior::jump(floor(policy), policy.max, n).is_some() => proposal.wanted,
         Actuator::Direct => {
+            let released = slow::release(view, proposal.wanted, state);
             let wanted = behavior::Proposal {
-                min: floor(policy),
-                max: policy.max,
-                current: n,
-                proposed: proposal.wanted,
+                remembered: state.slow_at.is_none(),
+                paced: !released,
+                ..behavior::Proposal::new((floor(policy), policy.max), n, proposal.wanted)
             };
             let normal = behavior::normalise(
                 &policy.behavior,

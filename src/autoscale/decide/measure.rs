@@ -12,7 +12,7 @@ use super::{
     demand::{self, Over, demands},
     guards::{self, Guards},
     quantise::quantise,
-    weighted,
+    slow, weighted,
 };
 
 /// What the signals say.
@@ -50,6 +50,7 @@ pub(super) fn measure(view: &View<'_>, state: &mut State) -> Measured {
 fn by_demand(view: &View<'_>, how: Combine, state: &mut State, mut guards: Guards) -> Measured {
     let (policy, seen, n) = (view.policy, view.seen, f64::from(view.n));
     let degraded = baseline::degraded(seen, state);
+    slow::observe(view, degraded, state);
     baseline::update(policy, seen, state, view.now);
     let few_ready = guards::few_ready(view);
     // Whether calls take longer is not known either where numbers were dropped.

@@ -216,7 +216,7 @@ impl Pair {
         let (to, able, limited) = if let Some(bound) = behavior::jump(min, max, replicas) {
             (bound, None, None)
         } else {
-            let proposal = Proposal { min, max, current: replicas, proposed };
+            let proposal = Proposal::new((min, max), replicas, proposed);
             let n = behavior::normalise(&self.spec.behavior, proposal, &mut self.history, &self.events, now);
             (n.replicas, n.able, n.limited)
         };

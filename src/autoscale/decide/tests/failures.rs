@@ -216,6 +216,56 @@ fn a_slow_dependency() {
     assert_eq!((decision.recommended, decision.limited_by), (Some(20), Some(LimitedBy::TooManyReplicas)));
 }
 
+/// Calls that are slow for so long by a dependency, and then as fast as before: the scale after each second since.
+fn after_slow_calls(policy: Policy, seconds: i64) -> Vec<i32> {
+    let direct = |n, traffic| Snapshot { actuator: Actuator::Direct, ..fleet(n, traffic) };
+    let mut process = Process::warm(policy, 4);
+    process.seconds(60, &direct(4, calls(50.0)));
+    // More run before it is known that each takes longer.
+    let mut n = process.seconds(3, &direct(4, calls(200.0))).desired;
+    assert_eq!(n, 15);
+    let slow = Traffic { rate: 200.0, in_flight: 200.0, queue: 5.0, latency_ms: 1200.0, ..NONE };
+    for _ in 0..seconds {
+        n = process.tick(&direct(n, slow)).desired;
+        assert_eq!(n, 15, "nothing goes while it lasts");
+    }
+    // The window of a minute still knows of slow calls when most are fast.
+    let mixed = Traffic { rate: 200.0, in_flight: 70.0, latency_ms: 1200.0, ..NONE };
+    for _ in 0..10 {
+        n = process.tick(&direct(n, mixed)).desired;
+        assert_eq!(n, 15, "the latency guard stands");
+    }
+    let mut seen = Vec::new();
+    for _ in 0..600 {
+        n = process.tick(&direct(n, calls(50.0))).desired;
+        seen.push(n);
+    }
+    seen
+}
+
+#[test]
+fn what_slow_calls_asked_for_goes_at_once_when_they_are_fast_again() {
+    let scales = after_slow_calls(balanced(), 600);
+    assert_eq!(scales[0], 4, "{scales:?}");
+    assert!(scales.iter().all(|n| *n == 4));
+}
+
+#[test]
+fn slow_calls_for_a_while_count_like_load() {
+    // The pods that came before it was known why are in the window still: this could be a burst.
+    let scales = after_slow_calls(balanced(), 100);
+    assert_eq!((scales[0], scales[300]), (15, 15), "{scales:?}");
+    assert!(scales.windows(2).all(|pair| pair[1] <= pair[0]));
+    assert!(*scales.last().unwrap() < 15);
+}
+
+#[test]
+fn a_pace_that_a_person_chose_holds_for_slow_calls_too() {
+    let scales = after_slow_calls(Policy { release_slow: false, ..balanced() }, 600);
+    assert!(scales[..470].iter().all(|n| *n == 15), "{scales:?}");
+    assert_eq!(*scales[470..].iter().find(|n| **n != 15).unwrap(), 13, "a tenth");
+}
+
 #[test]
 fn restart_in_the_middle_of_a_cooldown() {
     let policy = Policy { cooldown: Cooldown { after_up: 300_000, after_down: 300_000 }, ..balanced() };

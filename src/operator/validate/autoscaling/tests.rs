@@ -74,7 +74,10 @@ fn a_direction_that_is_named_is_kubernetes_and_the_other_one_the_presets() {
     let kubernetes = behavior::Behavior::default();
     let balanced = behavior::Behavior::balanced();
     let of = |autoscaling: &str| behind_gateway(autoscaling).policy.behavior;
+    let releases = |autoscaling: &str| behind_gateway(autoscaling).policy.release_slow;
     assert_eq!(of("{}"), balanced);
+    assert!(releases("{}") && releases("{behavior: {scaleUp: {}}}"));
+    assert!(!releases("{behavior: {scaleDown: {}}}"), "a window that is named holds whatever is remembered");
     let named = of("{behavior: {scaleDown: {stabilizationWindowSeconds: 60}}}");
     assert_eq!(named.up, balanced.up);
     assert_eq!(named.down, Rules { stabilization: 60_000, ..kubernetes.down.clone() });
