@@ -122,7 +122,7 @@ impl Port for Direct {
         let ratio = value as f64 / (target as f64 * f64::from(read.status));
         let within = (1.0 - spec.tolerance_down..=1.0 + spec.tolerance_up).contains(&ratio);
         let proposed = if within { read.status } else { (value as f64 / target as f64).ceil() as i32 };
-        let proposal = Proposal { min: spec.min, max: spec.max, current: read.spec, proposed };
+        let proposal = Proposal::new((spec.min, spec.max), read.spec, proposed);
         let out = behavior::normalise(&spec.behavior, proposal, &mut self.recommendations, &self.events, now);
         (out.replicas, out.able.is_some() || out.limited.is_some())
     }
