@@ -4,7 +4,10 @@ use std::{borrow::Cow, sync::LazyLock};
 
 use bytes::Bytes;
 use mcp_fleet::gateway::{
-    conn::wire::{Scan, scan},
+    conn::{
+        usual::{Usual, look},
+        wire::{Scan, scan},
+    },
     mcp::{Text, era, peek, result, splice, sse},
     seal::{KeyRing, PodId, Purpose},
 };
@@ -33,6 +36,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "config", run: configuration, seeds: Vec::new },
     Target { name: "route", run: route, seeds: Vec::new },
     Target { name: "answer", run: answer, seeds: Vec::new },
+    Target { name: "request", run: request, seeds: Vec::new },
     Target { name: "load", run: crate::load::load, seeds: Vec::new },
 ];
 
@@ -244,4 +248,23 @@ fn answer(input: &[u8]) {
     assert_eq!(lengths.len(), 1);
     let told = lengths[0].to_str().ok().and_then(|n| n.parse::<usize>().ok());
     assert_eq!(told, Some(frame.body_len));
+}
+
+/// The request of a client. What is taken for usual is framed by its one length and by nothing else, whatever follows
+/// it, and is nothing yet before its end.
+fn request(input: &[u8]) {
+    const LARGEST: usize = 1024;
+    let seen = |bytes: &[u8]| look(&Bytes::copy_from_slice(bytes), LARGEST);
+    let Usual::Whole { head, body, len } = seen(input) else { return };
+    assert!(head.method == "POST" && !body.is_empty() && len <= input.len());
+    let head_len = len - body.len();
+    assert!(head_len <= LARGEST && input[..head_len].ends_with(b"\r\n\r\n"));
+    assert_eq!(body, input[head_len..len]);
+    for end in [head_len, len - 1] {
+        assert!(matches!(seen(&input[..end]), Usual::Begun(told) if told == len), "its end moved");
+    }
+    assert!(matches!(seen(&input[..head_len - 1]), Usual::Other), "half a head");
+    let of_the_connection = ["content-length", "transfer-encoding", "connection", "expect", "upgrade"];
+    assert!(of_the_connection.iter().all(|name| !head.headers.contains_key(*name)));
+    assert_eq!(head.headers.get_all("host").iter().count(), 1);
 }

@@ -4,10 +4,7 @@
 use std::{
     cell::Cell,
     convert::Infallible,
-    future::{Future as _, poll_fn},
-    mem,
     net::SocketAddr,
-    pin::{Pin, pin},
     rc::Rc,
     sync::{
         Arc,
@@ -17,11 +14,8 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
-use hyper::{
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use http::{HeaderValue, Request};
+use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -36,9 +30,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     access_log::AccessLog,
     conn::{Guard, Limits, Protocol, Stream, socket, tls::Certificates},
-    proxy::{Client, Worker, serve},
+    proxy::{Client, Given, Worker, serve},
     shared::Gateway,
 };
+
+mod http1;
 
 /// How often idle connections to endpoints and deadlines of requests are looked through.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -208,7 +204,7 @@ async fn connection(here: Rc<Thread>, dealt: Dealt) {
         }
     };
     match protocol {
-        Ok(Protocol::Http1) => serve_http1(&here, client, guard).await,
+        Ok(Protocol::Http1) => http1::serve_connection(&here, client, guard).await,
         Ok(Protocol::Http2) => serve_http2(&here, client, guard).await,
         Ok(Protocol::Closed) | Err(_) => {}
     }
@@ -223,32 +219,6 @@ async fn arrive(data: &Data, stream: std::net::TcpStream) -> std::io::Result<Str
     }
 }
 
-async fn serve_http1(here: &Rc<Thread>, client: Rc<Client>, guard: Guard<Stream>) {
-    let (worker, handle) = (Rc::clone(&here.worker), guard.handle());
-    let service = service_fn(move |request| {
-        let served = serve(Rc::clone(&worker), Rc::clone(&client), Some(handle.clone()), request);
-        async move { Ok::<_, Infallible>(served.await) }
-    });
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(64 * 1024).half_close(false);
-    let mut connection = builder.serve_connection(guard, service);
-    let mut called = pin!(here.ending.called.notified());
-    let (mut listens, mut ends) = (false, false);
-    // Polled for every packet: what is only of use once is asked once.
-    let ended = poll_fn(|cx| {
-        if !mem::replace(&mut listens, true) {
-            // It wakes this task; the flag says why.
-            let _ = called.as_mut().poll(cx);
-        }
-        if here.ending.begun.get() && !mem::replace(&mut ends, true) {
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        Pin::new(&mut connection).poll(cx)
-    });
-    let _ = ended.await;
-    connection.into_parts().io.finish().await;
-}
-
 /// Runs hyper's tasks on the thread of their connection.
 #[derive(Clone, Copy)]
 struct Here;
@@ -261,8 +231,10 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Here {
 
 async fn serve_http2(here: &Rc<Thread>, client: Rc<Client>, guard: Guard<Stream>) {
     let (data, worker) = (&here.data, Rc::clone(&here.worker));
-    let service = service_fn(move |request| {
-        let served = serve(Rc::clone(&worker), Rc::clone(&client), None, request);
+    let service = service_fn(move |request: Request<_>| {
+        let (head, body) = request.into_parts();
+        let served =
+            serve(Rc::clone(&worker), Rc::clone(&client), None, Box::new(head), Given::Incoming(body));
         async move { Ok::<_, Infallible>(served.await) }
     });
     let mut builder = http2::Builder::new(Here);

@@ -35,9 +35,9 @@ const MAX_HOST: usize = 253;
 pub struct Routes {
     fleets: Vec<Paths>,
     /// `namespace/name` → index.
-    names: HashMap<Box<str>, usize>,
+    names: HashMap<Box<str>, usize, foldhash::fast::RandomState>,
     /// Host name in lower case → index.
-    hosts: HashMap<Box<str>, usize>,
+    hosts: HashMap<Box<str>, usize, foldhash::fast::RandomState>,
 }
 
 #[derive(Debug)]

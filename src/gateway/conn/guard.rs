@@ -12,7 +12,9 @@
 //! - An answer counts as finished when its body was dropped *and* hyper has flushed it.
 //!
 //! In the common case (one request per read) bytes go from the socket through a buffer of the thread
-//! to hyper; a connection owns no buffer and nothing is allocated.
+//! to hyper; an idle connection owns no buffer.
+//!
+//! As long as requests and answers are usual ones, hyper is not there yet: see `usual`.
 //!
 //! It must not know what a request means: that is the service's business.
 
@@ -251,6 +253,8 @@ pub struct Guard<IO> {
     kept: Vec<u8>,
     at: usize,
     cleared: usize,
+    /// So many bytes make `kept` a whole request, where its head has told.
+    needed: usize,
     /// hyper gets no more bytes than those cleared.
     ended: bool,
     refusal: Option<Reject>,
@@ -291,6 +295,7 @@ where
             kept: Vec::new(),
             at: 0,
             cleared: 0,
+            needed: 0,
             ended: false,
             refusal: None,
             waiting: Waiting::First,
@@ -497,8 +502,7 @@ where
     }
 
     /// The socket has nothing: minds the limit of what is waited for. Ready: the limit is over.
-    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waiting = self.waits_for();
+    fn poll_limit(&mut self, waiting: Waiting, cx: &mut Context<'_>) -> Poll<()> {
         if waiting != self.waiting {
             self.waiting = waiting;
             let limit = match waiting {
@@ -582,7 +586,7 @@ where
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
                     this.watch_answer(cx);
-                    ready!(this.poll_limit(cx));
+                    ready!(this.poll_limit(this.waits_for(), cx));
                     this.expire();
                 }
             }
@@ -624,7 +628,7 @@ where
             this.shared.exchange.set(Exchange::Idle);
             // hyper may not read again before it is woken: by what is kept, or by the idle limit.
             let idle = matches!(this.phase, Phase::Hold) && this.kept.is_empty();
-            if !idle || this.poll_limit(cx).is_ready() {
+            if !idle || this.poll_limit(this.waits_for(), cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
         }
@@ -641,6 +645,10 @@ where
         }
     }
 }
+
+mod usual;
+
+pub(crate) use usual::Next;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use http::{HeaderName, header};
 use memchr::memchr;
 
 use super::reject::Reject;
@@ -53,9 +54,10 @@ enum Method {
     Options,
 }
 
-/// Headers that decide framing or routing; the discriminant is the bit in [`HeadScan::seen`].
+/// Headers that decide framing or routing, and such as nearly every request has: a known name needs no look at each of
+/// its bytes. The discriminant is the bit in [`HeadScan::seen`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(crate) enum Field {
     Host,
     Origin,
     Authorization,
@@ -66,6 +68,20 @@ enum Field {
     Length,
     Coding,
     Connection,
+    Accept,
+    AcceptEncoding,
+    AcceptLanguage,
+    ContentType,
+    UserAgent,
+}
+
+/// A header line that passed. Positions count from the head's first byte.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) field: Option<Field>,
+    pub(crate) name: Range<usize>,
+    /// Without white space around it.
+    pub(crate) value: Range<usize>,
 }
 
 /// What is known of a head so far. All positions count from the head's first byte.
@@ -91,6 +107,16 @@ impl HeadScan {
     /// Judges the lines of `bytes` that are complete and not judged yet. `bytes` starts at the same
     /// byte in every call. `None`: more bytes are needed.
     pub(crate) fn advance(&mut self, bytes: &[u8], max_bytes: usize) -> Result<Option<Head>, Reject> {
+        self.advance_with(bytes, max_bytes, &mut |_| {})
+    }
+
+    /// The same, and tells every header line that passes.
+    pub(crate) fn advance_with(
+        &mut self,
+        bytes: &[u8],
+        max_bytes: usize,
+        line_passed: &mut impl FnMut(Line),
+    ) -> Result<Option<Head>, Reject> {
         while let Some(at) = memchr(b'\n', &bytes[self.from..]) {
             let start = self.from;
             let line = bytes[start..start + at].strip_suffix(b"\r").ok_or(Reject::BARE_LF)?;
@@ -106,7 +132,7 @@ impl HeadScan {
                 self.request_line(line, start)?;
                 self.started = true;
             } else if !line.is_empty() {
-                self.field(line, start)?;
+                line_passed(self.field(line, start)?);
             }
             if self.from > max_bytes {
                 return Err(Reject::HEAD_TOO_LARGE);
@@ -119,6 +145,11 @@ impl HeadScan {
             return Err(Reject::URI_TOO_LONG);
         }
         if bytes.len() > max_bytes { Err(Reject::HEAD_TOO_LARGE) } else { Ok(None) }
+    }
+
+    /// The request line says HTTP/1.0.
+    pub(crate) fn is_http10(&self) -> bool {
+        self.http10
     }
 
     fn request_line(&mut self, line: &[u8], start: usize) -> Result<(), Reject> {
@@ -173,7 +204,7 @@ impl HeadScan {
         if is_host(&rest[..end]) { Ok(()) } else { Err(Reject::TARGET) }
     }
 
-    fn field(&mut self, line: &[u8], start: usize) -> Result<(), Reject> {
+    fn field(&mut self, line: &[u8], start: usize) -> Result<Line, Reject> {
         if matches!(line[0], b' ' | b'\t') {
             return Err(Reject::OBS_FOLD);
         }
@@ -181,25 +212,23 @@ impl HeadScan {
         if self.lines > MAX_LINES {
             return Err(Reject::TOO_MANY_LINES);
         }
-        // Names are short: one pass over the bytes is cheaper than a search for each of them.
-        let mut has_underscore = false;
-        let end = line.iter().position(|byte| {
-            has_underscore |= *byte == b'_';
-            !is_token(*byte)
-        });
-        let colon = end.filter(|at| *at > 0 && line[*at] == b':').ok_or(Reject::NAME)?;
+        let colon = memchr(b':', line).ok_or(Reject::NAME)?;
         let (name, raw) = (&line[..colon], &line[colon + 1..]);
+        let field = field_of(name);
+        if field.is_none() {
+            check_name(name)?;
+        }
         // One pass without a branch per byte, which the compiler turns into vector code.
         if raw.iter().fold(false, |bad, byte| bad | is_control(*byte)) {
             return Err(Reject::VALUE);
         }
-        if has_underscore && reads_like_ours(name) {
-            return Err(Reject::UNDERSCORE);
+        let value = raw.trim_ascii_start();
+        let value_start = start + line.len() - value.len();
+        let value = value.trim_ascii_end();
+        if let Some(field) = field {
+            self.known(field, value, value_start)?;
         }
-        let Some(field) = field_of(name) else { return Ok(()) };
-        let value = raw.trim_ascii();
-        let value_start = start + colon + 1 + (raw.len() - raw.trim_ascii_start().len());
-        self.known(field, value, value_start)
+        Ok(Line { field, name: start..start + colon, value: value_start..value_start + value.len() })
     }
 
     fn known(&mut self, field: Field, value: &[u8], start: usize) -> Result<(), Reject> {
@@ -237,6 +266,11 @@ impl HeadScan {
                     return Err(Reject::CONNECTION);
                 }
             }
+            Field::Accept
+            | Field::AcceptEncoding
+            | Field::AcceptLanguage
+            | Field::ContentType
+            | Field::UserAgent => {}
         }
         Ok(())
     }
@@ -270,21 +304,72 @@ impl HeadScan {
     }
 }
 
+/// Names of MCP's own headers, made by the compiler and not for each request.
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+impl Field {
+    /// Its name, which is known without reading it once more.
+    pub(crate) fn header_name(self) -> HeaderName {
+        match self {
+            Self::Host => header::HOST,
+            Self::Origin => header::ORIGIN,
+            Self::Authorization => header::AUTHORIZATION,
+            Self::SessionId => SESSION_ID,
+            Self::McpMethod => MCP_METHOD,
+            Self::McpName => MCP_NAME,
+            Self::ProtocolVersion => PROTOCOL_VERSION,
+            Self::Length => header::CONTENT_LENGTH,
+            Self::Coding => header::TRANSFER_ENCODING,
+            Self::Connection => header::CONNECTION,
+            Self::Accept => header::ACCEPT,
+            Self::AcceptEncoding => header::ACCEPT_ENCODING,
+            Self::AcceptLanguage => header::ACCEPT_LANGUAGE,
+            Self::ContentType => header::CONTENT_TYPE,
+            Self::UserAgent => header::USER_AGENT,
+        }
+    }
+}
+
+/// A name that is not known: a token, and none that another parser takes for one of ours.
+fn check_name(name: &[u8]) -> Result<(), Reject> {
+    let mut has_underscore = false;
+    let all_tokens = name.iter().all(|byte| {
+        has_underscore |= *byte == b'_';
+        is_token(*byte)
+    });
+    if name.is_empty() || !all_tokens {
+        return Err(Reject::NAME);
+    }
+    if has_underscore && reads_like_ours(name) { Err(Reject::UNDERSCORE) } else { Ok(()) }
+}
+
 fn field_of(name: &[u8]) -> Option<Field> {
-    let (text, field): (&[u8], Field) = match name.len() {
-        4 => (b"host", Field::Host),
-        6 => (b"origin", Field::Origin),
-        8 => (b"mcp-name", Field::McpName),
-        10 if name[0] | 0x20 == b'm' => (b"mcp-method", Field::McpMethod),
-        10 => (b"connection", Field::Connection),
-        13 => (b"authorization", Field::Authorization),
-        14 if name[0] | 0x20 == b'm' => (b"mcp-session-id", Field::SessionId),
-        14 => (b"content-length", Field::Length),
-        17 => (b"transfer-encoding", Field::Coding),
-        20 => (b"mcp-protocol-version", Field::ProtocolVersion),
+    let first = name.first()? | 0x20;
+    let (text, field): (&[u8], Field) = match (name.len(), first) {
+        (4, _) => (b"host", Field::Host),
+        (6, b'a') => (b"accept", Field::Accept),
+        (6, _) => (b"origin", Field::Origin),
+        (8, _) => (b"mcp-name", Field::McpName),
+        (10, b'm') => (b"mcp-method", Field::McpMethod),
+        (10, b'u') => (b"user-agent", Field::UserAgent),
+        (10, _) => (b"connection", Field::Connection),
+        (12, _) => (b"content-type", Field::ContentType),
+        (13, _) => (b"authorization", Field::Authorization),
+        (14, b'm') => (b"mcp-session-id", Field::SessionId),
+        (14, _) => (b"content-length", Field::Length),
+        (15, _) if name.get(7).is_some_and(|byte| byte | 0x20 == b'e') => {
+            (b"accept-encoding", Field::AcceptEncoding)
+        }
+        (15, _) => (b"accept-language", Field::AcceptLanguage),
+        (17, _) => (b"transfer-encoding", Field::Coding),
+        (20, _) => (b"mcp-protocol-version", Field::ProtocolVersion),
         _ => return None,
     };
-    name.eq_ignore_ascii_case(text).then_some(field)
+    // Most clients send them in lower case: one comparison instead of one for each byte.
+    (name == text || name.eq_ignore_ascii_case(text)).then_some(field)
 }
 
 /// Headers that a client may not have removed on the way by listing them in `Connection`: without

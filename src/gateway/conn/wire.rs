@@ -5,10 +5,11 @@
 use std::{mem::MaybeUninit, ops::Range};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, response};
 
 /// Most header lines of an answer; hyper's parser stops at the same number.
 const MAX_LINES: usize = 100;
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Largest head of an answer, in bytes.
 pub const MAX_HEAD: usize = 64 * 1024;
 
@@ -70,6 +71,8 @@ pub struct Plain {
     pub body_len: usize,
     /// The connection may be used again.
     pub keeps: bool,
+    /// Seconds for which the server keeps it, where it says so.
+    pub keep_alive: Option<u64>,
     lines: Vec<(Range<usize>, Range<usize>)>,
 }
 
@@ -98,7 +101,7 @@ pub fn scan(bytes: &[u8], longest: u64) -> Scan {
         let from = part.as_ptr() as usize - start;
         from..from + part.len()
     };
-    let (mut length, mut keeps) = (None, true);
+    let (mut length, mut keeps, mut keep_alive) = (None, true, None);
     let mut lines = Vec::with_capacity(answer.headers.len());
     for line in answer.headers.iter() {
         match line.name.len() {
@@ -112,13 +115,14 @@ pub fn scan(bytes: &[u8], longest: u64) -> Scan {
                 return Scan::Other;
             }
             10 if line.name.eq_ignore_ascii_case("connection") => keeps &= !says_close(line.value),
+            10 if line.name.eq_ignore_ascii_case("keep-alive") => keep_alive = timeout(line.value),
             _ => {}
         }
         lines.push((range(line.name.as_bytes()), range(line.value)));
     }
     match length {
         Some(length) if length <= longest => {
-            Scan::Plain(Plain { status, head_len, body_len: length as usize, keeps, lines })
+            Scan::Plain(Plain { status, head_len, body_len: length as usize, keeps, keep_alive, lines })
         }
         _ => Scan::Other,
     }
@@ -159,7 +163,11 @@ fn says_close(value: &[u8]) -> bool {
 
 /// Seconds of `Keep-Alive: timeout=n`.
 pub fn keep_alive(headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(header::HeaderName::from_static("keep-alive"))?.to_str().ok()?;
+    timeout(headers.get(KEEP_ALIVE)?.as_bytes())
+}
+
+fn timeout(value: &[u8]) -> Option<u64> {
+    let value = std::str::from_utf8(value).ok()?;
     let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?;
     seconds.trim().parse().ok()
 }
@@ -238,6 +246,11 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\nconnection: {value}\r\ncontent-length: 0\r\n\r\n");
             assert_eq!(plain(&text).unwrap().keeps, keeps, "{value}");
         }
+        let keeping = |value: &str| {
+            let text = format!("HTTP/1.1 200 OK\r\nKeep-Alive: {value}\r\ncontent-length: 0\r\n\r\n");
+            plain(&text).unwrap().keep_alive
+        };
+        assert_eq!((keeping("timeout=5, max=100"), keeping("max=100")), (Some(5), None));
     }
 
     #[test]

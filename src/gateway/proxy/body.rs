@@ -13,7 +13,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{pipe, record::Record, relay::Relay};
-use crate::gateway::{conn::guard::Answering, metrics::FleetMetrics};
+use crate::gateway::{
+    conn::{guard::Answering, turns::Whole},
+    metrics::FleetMetrics,
+};
 
 /// All bodies of requests together, in KiB (gateway.md section 4). Small ones are not counted: connections are
 /// limited.
@@ -51,8 +54,21 @@ pub(crate) enum BadBody {
     Stalled,
 }
 
+/// The body of a request.
+pub enum Given {
+    /// It came with its head, and is small.
+    Whole(Bytes),
+    /// hyper reads it.
+    Incoming(Incoming),
+}
+
 /// Reads a body up to `limit` bytes.
-pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Collected, BadBody> {
+pub(crate) async fn collect(body: Given, limit: usize) -> Result<Collected, BadBody> {
+    let mut body = match body {
+        Given::Whole(bytes) if bytes.len() > limit => return Err(BadBody::TooLarge),
+        Given::Whole(bytes) => return Ok(Collected { bytes, _charged: None }),
+        Given::Incoming(body) => body,
+    };
     let announced = body.size_hint().exact().map(|n| n as usize);
     if announced.is_some_and(|n| n > limit) {
         return Err(BadBody::TooLarge);
@@ -210,6 +226,18 @@ impl Body for Answer {
             Inner::Relay(relay) => relay.size_hint(),
             Inner::Pipe(_) => SizeHint::default(),
         }
+    }
+}
+
+impl Whole for Answer {
+    /// It counts as sent then.
+    fn take_whole(&mut self) -> Option<Bytes> {
+        let Inner::Whole(bytes) = &mut self.inner else { return None };
+        let bytes = bytes.take().unwrap_or_default();
+        if let Some(record) = &mut self.record {
+            record.sent(bytes.len());
+        }
+        Some(bytes)
     }
 }
 

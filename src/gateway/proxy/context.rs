@@ -346,5 +346,6 @@ fn fault(failure: &Failure) -> Fault<'static> {
     }
 }
 
-/// Method, URI and headers of a request that was taken apart.
-pub(crate) type Head = request::Parts;
+/// Method, URI and headers of a request that was taken apart. It goes from hand to hand, and each future on its way has
+/// room for it twice: behind a pointer.
+pub(crate) type Head = Box<request::Parts>;

@@ -66,6 +66,8 @@ pub(crate) struct Whole {
     pub(crate) head: response::Parts,
     pub(crate) body: Bytes,
     pub(crate) connection: Option<Direct>,
+    /// Seconds for which its server keeps the connection, where it says so.
+    pub(crate) keep_alive: Option<u64>,
 }
 
 /// What became of a request.
@@ -213,7 +215,8 @@ impl Begun {
         let bytes = bytes.freeze();
         let head = frame.head(&bytes)?;
         let body = bytes.slice(frame.head_len..end);
-        Some(Whole { head, body, connection: keeps.then_some(connection) })
+        let keep_alive = frame.keep_alive;
+        Some(Whole { head, body, connection: keeps.then_some(connection), keep_alive })
     }
 }
 

@@ -141,7 +141,8 @@ pub(crate) async fn exchange(
             if !waits {
                 permit.answered(status, None);
             }
-            let Some((head, body)) = worker.pool.finish(&permit.endpoint, *begun).await else {
+            let came = permit.started() + permit.head_after().unwrap_or_default();
+            let Some((head, body)) = worker.pool.finish(&permit.endpoint, *begun, came).await else {
                 permit.failed();
                 return Err(Failure::Broken);
             };

@@ -76,15 +76,9 @@ impl Named {
         failed: &Bound,
     ) -> Result<Bound, Gone> {
         let seeker = self.seeker(authorization);
-        let moved = session::relocate(
-            &context.worker.gateway,
-            &context.fleet,
-            seeker,
-            &self.entry,
-            because,
-            failed.epoch,
-        )
-        .await;
+        let gateway = &context.worker.gateway;
+        let moving = session::relocate(gateway, &context.fleet, seeker, &self.entry, because, failed.epoch);
+        let moved = Box::pin(moving).await;
         if let Err(Gone::Lost) = moved {
             context.fleet.metrics.sessions_lost.inc();
         }
@@ -212,7 +206,9 @@ pub(crate) async fn forgot(context: &Context, arrived: &Arrived, bound: &Bound, 
         StatusCode::BAD_REQUEST => {
             let version = headers.get(names::PROTOCOL_VERSION).and_then(|v| v.to_str().ok());
             let authorization = headers.get(header::AUTHORIZATION);
-            !session::is_known(&context.view, &bound.endpoint, &bound.upstream, version, authorization).await
+            let asked =
+                session::is_known(&context.view, &bound.endpoint, &bound.upstream, version, authorization);
+            !Box::pin(asked).await
         }
         _ => false,
     }

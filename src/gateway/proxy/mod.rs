@@ -34,7 +34,8 @@ mod stream;
 mod upstream;
 mod worker;
 
-pub use body::Answer;
+pub use body::{Answer, Given};
+
 pub use context::Client;
 pub use service::serve;
 pub use worker::Worker;

@@ -3,11 +3,10 @@
 use std::{rc::Rc, sync::atomic::Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, uri::PathAndQuery};
 
 use super::{
-    body::{Answer, BadBody, Collected, collect},
+    body::{Answer, BadBody, Collected, Given, collect},
     context::{Client, Context, Head},
     events, headers, legacy, modern, names,
     record::{Record, Verdict},
@@ -32,10 +31,10 @@ pub async fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
     guard: Option<GuardHandle>,
-    request: Request<Incoming>,
+    mut head: Head,
+    body: Given,
 ) -> Response<Answer> {
     let answering = guard.as_ref().map(GuardHandle::answering);
-    let (mut head, body) = request.into_parts();
     let origin = head.headers.get(header::ORIGIN).cloned();
     // The guard has judged the head of an HTTP/1 request.
     let checked = guard.is_some();
@@ -64,12 +63,13 @@ pub async fn serve(
 
 struct Arriving {
     head: Head,
-    body: Incoming,
+    body: Given,
     guard: Option<GuardHandle>,
 }
 
 struct Admitted {
-    context: Context,
+    /// Behind a pointer for the same reason as [`Head`].
+    context: Box<Context>,
     prefix: String,
     is_mcp: bool,
 }
@@ -151,7 +151,7 @@ fn admit(
     };
     // Only what is not a POST to the MCP path may be answered with paths of the server's own.
     let prefix = if is_mcp && head.method == Method::POST { String::new() } else { prefix.to_owned() };
-    let context = Context {
+    let context = Box::new(Context {
         worker: Rc::clone(worker),
         client: Rc::clone(client),
         fleet: std::sync::Arc::clone(fleet),
@@ -160,7 +160,7 @@ fn admit(
         host,
         is_modern: modern,
         record,
-    };
+    });
     Ok(Admitted { context, prefix, is_mcp })
 }
 
@@ -202,13 +202,13 @@ fn preflight(mut record: Box<Record>, head: &Head) -> Box<Response<Answer>> {
     Box::new(response)
 }
 
-async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bool) -> Response<Answer> {
+async fn route(mut context: Box<Context>, request: Arriving, prefix: &str, is_mcp: bool) -> Response<Answer> {
     let Arriving { head, body, guard } = request;
     let body = if head.method == Method::POST {
         let limit = context.view.spec.settings.limits.max_body_bytes;
         match collect(body, limit).await {
             Ok(body) => body,
-            Err(bad) => return bad_body(context, bad, guard.as_ref()),
+            Err(bad) => return bad_body(*context, bad, guard.as_ref()),
         }
     } else {
         Collected::empty()
@@ -217,7 +217,7 @@ async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bo
         entry.bytes_in = body.bytes.len() as u64;
     }
     if !is_mcp {
-        return Box::pin(events::other(context, head, body.bytes, prefix)).await;
+        return Box::pin(events::other(*context, head, body.bytes, prefix)).await;
     }
     match head.method {
         Method::POST => post(context, head, body.bytes).await,
@@ -230,10 +230,10 @@ async fn route(mut context: Context, request: Arriving, prefix: &str, is_mcp: bo
         Method::GET | Method::DELETE => {
             let is_get = head.method == Method::GET;
             match head.headers.get(names::SESSION_ID).cloned() {
-                Some(token) if is_get => Box::pin(stream::get(context, head, token)).await,
-                Some(token) => Box::pin(legacy::delete(context, head, token)).await,
+                Some(token) if is_get => Box::pin(stream::get(*context, head, token)).await,
+                Some(token) => Box::pin(legacy::delete(*context, head, token)).await,
                 // HTTP+SSE may live on the MCP path itself.
-                None => Box::pin(events::other(context, head, Bytes::new(), prefix)).await,
+                None => Box::pin(events::other(*context, head, Bytes::new(), prefix)).await,
             }
         }
         _ => context.empty(StatusCode::METHOD_NOT_ALLOWED),
@@ -253,7 +253,7 @@ fn bad_body(mut context: Context, bad: BadBody, guard: Option<&GuardHandle>) -> 
     response
 }
 
-async fn post(mut context: Context, head: Head, body: Bytes) -> Response<Answer> {
+async fn post(mut context: Box<Context>, head: Head, body: Bytes) -> Response<Answer> {
     let envelope = match envelope::peek(&body) {
         Ok(envelope) => envelope,
         Err(bad) => {
@@ -272,7 +272,7 @@ async fn post(mut context: Context, head: Head, body: Bytes) -> Response<Answer>
             if session.is_some() {
                 head.headers.remove(names::SESSION_ID);
             }
-            modern::post(context, head, body.clone(), &envelope, version).await
+            modern::post(*context, head, body.clone(), &envelope, version).await
         }
         Era::ModernInvalid(mismatch) => {
             context.is_modern = true;
@@ -280,12 +280,12 @@ async fn post(mut context: Context, head: Head, body: Bytes) -> Response<Answer>
             let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
             context.refuse(&Fault::Header(mismatch), id)
         }
-        Era::LegacyInitialize => Box::pin(legacy::initialize(context, head, body.clone(), &envelope)).await,
+        Era::LegacyInitialize => Box::pin(legacy::initialize(*context, head, body.clone(), &envelope)).await,
         Era::LegacySession => match session {
-            Some(token) => Box::pin(legacy::post(context, head, body.clone(), &envelope, token)).await,
-            None => Box::pin(legacy::unbound(context, head, body.clone(), &envelope)).await,
+            Some(token) => Box::pin(legacy::post(*context, head, body.clone(), &envelope, token)).await,
+            None => Box::pin(legacy::unbound(*context, head, body.clone(), &envelope)).await,
         },
-        Era::LegacyUnbound => Box::pin(legacy::unbound(context, head, body.clone(), &envelope)).await,
+        Era::LegacyUnbound => Box::pin(legacy::unbound(*context, head, body.clone(), &envelope)).await,
     }
 }
 
@@ -314,9 +314,7 @@ mod tests {
     /// a pointer.
     #[test]
     fn a_request_is_small() {
-        fn future_of<F>(
-            _: &impl Fn(Rc<Worker>, Rc<Client>, Option<GuardHandle>, Request<Incoming>) -> F,
-        ) -> usize {
+        fn future_of<F>(_: &impl Fn(Rc<Worker>, Rc<Client>, Option<GuardHandle>, Head, Given) -> F) -> usize {
             size_of::<Option<F>>()
         }
         let bytes = future_of(&serve);

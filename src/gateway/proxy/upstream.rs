@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, response};
+use http::{Request, Response, StatusCode, response};
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::SendRequest,
@@ -105,7 +105,7 @@ struct Idle {
 pub(crate) struct Pool {
     metrics: Arc<Metrics>,
     clock: Clock,
-    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    idle: RefCell<HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>>,
 }
 
 /// The beginning of an answer.
@@ -138,7 +138,8 @@ impl Lease {
     /// Its answer was read to the end: somebody else may use it.
     pub(crate) fn give_back(self) {
         if !self.sender.is_closed() {
-            self.pool.put(&self.endpoint, Way::Shared(self.sender), self.keep);
+            let now = self.pool.clock.now();
+            self.pool.put(&self.endpoint, Way::Shared(self.sender), self.keep, now);
         }
     }
 }
@@ -173,11 +174,11 @@ impl Pool {
     }
 
     /// A pod that leaves gets no idle connection, for it waits until there is none.
-    fn put(&self, endpoint: &Endpoint, way: Way, keep: Duration) {
+    fn put(&self, endpoint: &Endpoint, way: Way, keep: Duration, now: Nanos) {
         if !matches!(endpoint.phase(), Phase::Ready | Phase::NotReady) {
             return;
         }
-        let until = self.clock.now() + keep.as_nanos() as Nanos;
+        let until = now + keep.as_nanos() as Nanos;
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(endpoint.serial).or_default();
         if connections.len() < MOST_IDLE {
@@ -270,20 +271,21 @@ impl Pool {
         sender: SendRequest<Outgoing>,
         answer: Response<Incoming>,
     ) -> Answered {
-        let keep = keep_alive(answer.headers());
+        let keep = kept_for(wire::keep_alive(answer.headers()));
         let lease = Lease { pool: Rc::clone(self), endpoint: Arc::clone(endpoint), sender, keep };
         Answered::Shared(Box::new(answer), lease)
     }
 
-    /// Reads a plain answer to its end; its connection is free again. `None`: it ended before that.
+    /// Reads a plain answer, which came at `now`, to its end; its connection is free again. `None`: it ended before that.
     pub(crate) async fn finish(
         &self,
         endpoint: &Arc<Endpoint>,
         begun: Begun,
+        now: Nanos,
     ) -> Option<(response::Parts, Bytes)> {
         let whole = begun.whole().await?;
         if let Some(connection) = whole.connection {
-            self.put(endpoint, Way::Direct(connection), keep_alive(&whole.head.headers));
+            self.put(endpoint, Way::Direct(connection), kept_for(whole.keep_alive), now);
         }
         Some((whole.head, whole.body))
     }
@@ -299,27 +301,20 @@ async fn is_free(sender: &SendRequest<Outgoing>) -> bool {
     sender.is_ready()
 }
 
-/// How long a connection is kept: what the server says, less one second for the way.
-fn keep_alive(headers: &HeaderMap) -> Duration {
-    wire::keep_alive(headers).map_or(IDLE, |seconds| Duration::from_secs(seconds.saturating_sub(1).min(60)))
+/// How long a connection is kept: what the server says, in seconds, less one for the way.
+fn kept_for(told: Option<u64>) -> Duration {
+    told.map_or(IDLE, |seconds| Duration::from_secs(seconds.saturating_sub(1).min(60)))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
     fn a_connection_ends_before_its_server_ends_it() {
-        let of = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("keep-alive", HeaderValue::from_static(value));
-            keep_alive(&headers)
-        };
-        assert_eq!(of("timeout=5"), Duration::from_secs(4));
-        assert_eq!(of("max=100, timeout=0"), Duration::ZERO);
-        assert_eq!(of("timeout=9999"), Duration::from_secs(60));
-        assert_eq!(of("max=100"), IDLE);
+        assert_eq!(kept_for(Some(5)), Duration::from_secs(4));
+        assert_eq!(kept_for(Some(0)), Duration::ZERO);
+        assert_eq!(kept_for(Some(9999)), Duration::from_secs(60));
+        assert_eq!(kept_for(None), IDLE);
     }
 }

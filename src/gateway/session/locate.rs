@@ -105,13 +105,14 @@ pub async fn locate(
     // With no healthy pod to go to, health says more about the check than about the pod: as for new work.
     let nowhere_else = || !view.endpoints.iter().any(|e| takes(e));
     let Some(bound) = listed.filter(|b| b.endpoint.serves_bound() || nowhere_else()) else {
-        return relocate(gateway, fleet, seeker, entry, Because::Dead, before).await;
+        // Rare, and large: each call on a session owns the memory of this future.
+        return Box::pin(relocate(gateway, fleet, seeker, entry, Because::Dead, before)).await;
     };
     let may_leave = bound.endpoint.phase() == Phase::Draining && entry.is_movable(own);
     if !may_leave || nowhere_else() {
         return Ok(bound);
     }
-    match relocate(gateway, fleet, seeker, entry, Because::Drain, before).await {
+    match Box::pin(relocate(gateway, fleet, seeker, entry, Because::Drain, before)).await {
         // A pod that drains goes on with what cannot leave it.
         Err(_) => Ok(bound),
         moved => moved,

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::mem;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
@@ -14,10 +16,12 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep;
 
 use super::*;
+use crate::gateway::conn::turns::{Turns, Whole, take_turns};
 
 mod limits;
 mod order;
 mod table;
+mod usual;
 
 /// A response body that ends its answer by being dropped, as the product's does.
 struct Answer {
@@ -62,7 +66,7 @@ impl Drop for Left {
     }
 }
 
-async fn service(request: Request<Incoming>, handle: GuardHandle, seen: Seen) -> Response<Answer> {
+async fn service(request: Request<impl Body>, handle: GuardHandle, seen: Seen) -> Response<Answer> {
     let answering = handle.answering();
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
@@ -91,13 +95,44 @@ async fn service(request: Request<Incoming>, handle: GuardHandle, seen: Seen) ->
     response
 }
 
-/// Serves one connection to its end.
+impl Whole for Answer {
+    fn take_whole(&mut self) -> Option<Bytes> {
+        // Beyond that it is a stream.
+        let small = self.inner.size_hint().exact().is_some_and(|n| n < 100_000);
+        let whole = small.then(|| mem::take(&mut self.inner).collect().now_or_never());
+        Some(whole??.ok()?.to_bytes())
+    }
+}
+
+/// Serves one connection to its end, as the listener does: usual exchanges first, then hyper.
 async fn serve(io: impl AsyncRead + AsyncWrite + Peer + Unpin + 'static, limits: Limits, seen: Seen) {
-    let guard = Guard::new(io, limits);
+    let mut guard = Guard::new(io, limits);
     let handle = guard.handle();
-    let service = hyper::service::service_fn(move |request| {
-        let answer = service(request, handle.clone(), Rc::clone(&seen));
-        async move { Ok::<_, Infallible>(answer.await) }
+    let turns = take_turns(
+        &mut guard,
+        || false,
+        |head, body| service(Request::from_parts(*head, Full::new(body)), handle.clone(), Rc::clone(&seen)),
+    );
+    match turns.await {
+        Turns::Ended => guard.finish().await,
+        Turns::Other(first) => by_hyper(guard, first, seen).await,
+    }
+}
+
+async fn by_hyper(
+    guard: Guard<impl AsyncRead + AsyncWrite + Peer + Unpin + 'static>,
+    first: Option<Response<Answer>>,
+    seen: Seen,
+) {
+    let (first, handle) = (Cell::new(first), guard.handle());
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let served = first.take().ok_or_else(|| service(request, handle.clone(), Rc::clone(&seen)));
+        async move {
+            Ok::<_, Infallible>(match served {
+                Ok(response) => response,
+                Err(serving) => serving.await,
+            })
+        }
     });
     let mut connection = hyper::server::conn::http1::Builder::new().serve_connection(guard, service);
     let _ = Pin::new(&mut connection).await;

@@ -1,0 +1,68 @@
+//! The usual exchanges of a connection, one after another without hyper, which would take a quarter of the
+//! instructions of a whole request.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Response, request};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::guard::{Guard, Next, Peer};
+
+/// A body that may be at hand as a whole.
+pub(crate) trait Whole {
+    /// Takes all of it. `None`: it is still to come.
+    fn take_whole(&mut self) -> Option<Bytes>;
+}
+
+/// How usual exchanges end.
+pub(crate) enum Turns<B> {
+    /// The connection does, too: [`Guard::finish`] it.
+    Ended,
+    /// hyper has to go on. With an answer: the first request that it reads is one that was served already, and this is
+    /// what to answer to it.
+    Other(Option<Response<B>>),
+}
+
+/// Serves requests until one of them, or its answer, is no usual one. `is_ending`: no more are wanted; whoever makes
+/// that true wakes the task.
+pub(crate) async fn take_turns<IO, B: Whole, F: Future<Output = Response<B>>>(
+    guard: &mut Guard<IO>,
+    is_ending: impl Fn() -> bool,
+    serve: impl Fn(Box<request::Parts>, Bytes) -> F,
+) -> Turns<B>
+where
+    IO: AsyncRead + AsyncWrite + Peer + Unpin,
+{
+    loop {
+        let next = poll_fn(|cx| match guard.poll_next(cx) {
+            Poll::Pending if is_ending() && guard.is_idle() => Poll::Ready(None),
+            next => next.map(Some),
+        });
+        let (head, body) = match next.await {
+            None => return Turns::Ended,
+            Some(Next::Other) => return Turns::Other(None),
+            Some(Next::Request(head, body)) => (head, body),
+        };
+        let mut serving = pin!(serve(head, body));
+        let served = poll_fn(|cx| match serving.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending => guard.poll_left(cx).map(|()| None),
+        });
+        let Some(mut response) = served.await else { return Turns::Ended };
+        let Some(body) = response.body_mut().take_whole() else {
+            guard.stand_in();
+            return Turns::Other(Some(response));
+        };
+        let (head, answered) = response.into_parts();
+        // With it goes what counts the request: who has the answer finds it counted.
+        drop(answered);
+        let ends = is_ending();
+        let (mut rest, closes) = poll_fn(|cx| Poll::Ready(guard.answer(cx, &head, body.clone(), ends))).await;
+        if poll_fn(|cx| guard.poll_rest(cx, &mut rest)).await.is_err() || closes {
+            return Turns::Ended;
+        }
+    }
+}
