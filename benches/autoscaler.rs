@@ -217,12 +217,7 @@ impl Judged {
             self.name,
             self.dominated.len()
         );
-        if self.kind == Kind::Direct {
-            report.zero(&what, off.len(), &who.join("; "));
-        } else {
-            // What decides is the same; an HPA that looks every 15 s is later than who looks every 2 s.
-            report.row(what, format!("{} ({})", off.len(), who.join("; ")));
-        }
+        report.zero(&what, off.len(), &who.join("; "));
         let share = if knative_flaps > 0.0 { self.flaps / knative_flaps } else { 0.0 };
         let what = format!(
             "{}: flaps by those of KPA, means over all scenarios ({:.1} and {knative_flaps:.1})",
