@@ -86,7 +86,7 @@ pub fn decide(policy: &Policy, snapshot: &Snapshot, state: &State, now: Now) -> 
         (Some(at), _) => paused(&view, at),
         (None, Some(mut proposal)) => {
             let recommended = proposal.wanted;
-            let desired = act::act(&view, &mut proposal, &mut next);
+            let desired = act::act(&view, &measured, &mut proposal, &mut next);
             (Some(recommended), desired, proposal)
         }
         (None, None) => (None, view.n, unknown(&view, &measured)),

@@ -19,8 +19,8 @@ pub struct State {
     pub baseline_hold: Option<f64>,
     /// When [`Self::baseline_hold`] was updated.
     pub baseline_at: Option<Millis>,
-    /// Last time that calls took longer than they used to, while what they asked for has not been given back.
-    pub slow_at: Option<Millis>,
+    /// Calls have taken longer than they used to, and since then something has forbidden to take away all the time.
+    pub slow: bool,
     /// D before the servers failed.
     pub last_good_demand: Option<f64>,
     /// Since when there are no metrics.

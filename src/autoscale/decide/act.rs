@@ -2,13 +2,14 @@
 
 use crate::autoscale::{behavior, decision::LimitedBy, snapshot::Actuator, state::State, time::Millis};
 
-use super::{Proposal, View, quantise::floor, slow};
+use super::{Proposal, View, measure::Measured, quantise::floor, slow};
 
 /// What `spec.replicas` should be if we write it. Under `Direct` windows and policies come in here; the history is kept
 /// under every actuator, so that a change of actuator starts with one.
-pub(super) fn act(view: &View<'_>, proposal: &mut Proposal, state: &mut State) -> i32 {
+pub(super) fn act(view: &View<'_>, measured: &Measured, proposal: &mut Proposal, state: &mut State) -> i32 {
     let (n, policy) = (view.n, view.policy);
     let at_zero = n == 0 || proposal.wanted == 0;
+    let slow_over = slow::over(&measured.guards, state);
     match view.snapshot.actuator {
         _ if at_zero && view.snapshot.actuator != Actuator::Off => proposal.wanted,
         Actuator::Off | Actuator::Hpa => {
@@ -18,10 +19,9 @@ pub(super) fn act(view: &View<'_>, proposal: &mut Proposal, state: &mut State) -
         // Outside the bounds: to the bound at once.
         Actuator::Direct if behavior::jump(floor(policy), policy.max, n).is_some() => proposal.wanted,
         Actuator::Direct => {
-            let released = slow::release(view, proposal.wanted, state);
             let wanted = behavior::Proposal {
-                remembered: state.slow_at.is_none(),
-                paced: !released,
+                remembered: !state.slow,
+                paced: !slow_over,
                 ..behavior::Proposal::new((floor(policy), policy.max), n, proposal.wanted)
             };
             let normal = behavior::normalise(

@@ -4,21 +4,16 @@
 
 use crate::autoscale::state::State;
 
-use super::View;
+use super::{View, guards::Guards};
 
-/// Notes whether calls are slow. From then on, until what they asked for is given back or a window downwards has passed,
-/// windows remember nothing: what slow calls hold says nothing of the load, nor do clients that try again.
+/// Notes whether calls are slow. From then on, until [`over`], windows remember nothing: what slow calls hold says nothing
+/// of the load, nor do clients that try again.
 pub(super) fn observe(view: &View<'_>, degraded: bool, state: &mut State) {
-    let policy = view.policy;
-    if degraded && policy.release_slow {
-        state.slow_at = Some(view.now);
-    }
-    let window = policy.behavior.down.stabilization;
-    state.slow_at = state.slow_at.filter(|at| view.now < at.saturating_add(window));
+    state.slow |= degraded && view.policy.release_slow;
 }
 
-/// Whether a step to `wanted` gives back what slow calls had asked for, for which no pace holds. Once: later steps are
-/// about load again.
-pub(super) fn release(view: &View<'_>, wanted: i32, state: &mut State) -> bool {
-    wanted < view.n && state.slow_at.take().is_some()
+/// Whether this is the end of it: the first decision since then in which nothing forbids to take away. A step down goes
+/// without a pace then; what is still wanted is load again, and remembered.
+pub(super) fn over(guards: &Guards, state: &mut State) -> bool {
+    !guards.forbids_down() && std::mem::take(&mut state.slow)
 }

@@ -18,6 +18,8 @@
 //!
 //! It must not know what a request means: that is the service's business.
 
+mod usual;
+
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
@@ -35,6 +37,8 @@ use super::framing::{self, Fault, Phase};
 use super::head::HeadScan;
 use super::reject::Reject;
 use super::tls::Stream;
+
+pub(crate) use usual::Next;
 
 /// Most bytes kept of what a client sends before the current answer has finished.
 pub const HOLD_BYTES: usize = 16 * 1024;
@@ -645,10 +649,6 @@ where
         }
     }
 }
-
-mod usual;
-
-pub(crate) use usual::Next;
 
 #[cfg(test)]
 mod tests;

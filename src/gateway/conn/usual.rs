@@ -5,7 +5,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response};
 
-use super::head::{BodyKind, Field, HeadScan, Line};
+use super::{
+    head::{BodyKind, Field, HeadScan, Line},
+    wire,
+};
 
 /// A request of more header lines is not usual.
 const MOST_LINES: usize = 32;
@@ -120,11 +123,11 @@ pub(crate) fn write_head(
     if ends && !closes {
         line(b"connection", b"close");
     }
-    if has_length(head.status) {
-        line(b"content-length", itoa(length, &mut [0; 20]));
-    }
     if !dated {
         line(b"date", date.as_bytes());
+    }
+    if has_length(head.status) {
+        wire::write_length(out, length);
     }
     out.extend_from_slice(b"\r\n");
     ends || closes
@@ -133,18 +136,6 @@ pub(crate) fn write_head(
 /// RFC 9110 section 8.6: of an answer that never has a body a length would say something else.
 fn has_length(status: StatusCode) -> bool {
     !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-}
-
-fn itoa(mut number: usize, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[at..];
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,25 +28,26 @@ pub fn write_head<B>(out: &mut Vec<u8>, request: &Request<B>, body_len: usize) {
     }
     // RFC 9110 section 8.6: a method that means a body says so even where it is empty.
     if body_len > 0 || *request.method() == Method::POST {
-        out.extend_from_slice(b"content-length: ");
-        write_number(out, body_len);
-        out.extend_from_slice(b"\r\n");
+        write_length(out, body_len);
     }
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_number(out: &mut Vec<u8>, mut number: usize) {
+/// Appends the line that tells how long a body is.
+pub(crate) fn write_length(out: &mut Vec<u8>, mut length: usize) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
+        digits[at] = b'0' + (length % 10) as u8;
+        length /= 10;
+        if length == 0 {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    for part in [b"content-length: ", &digits[at..], b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 /// What the bytes of an answer are so far.

@@ -35,7 +35,6 @@ mod upstream;
 mod worker;
 
 pub use body::{Answer, Given};
-
 pub use context::Client;
 pub use service::serve;
 pub use worker::Worker;

@@ -260,6 +260,19 @@ fn slow_calls_for_a_while_count_like_load() {
 }
 
 #[test]
+fn a_slow_moment_makes_windows_forget_no_load() {
+    let direct = |n, traffic| Snapshot { actuator: Actuator::Direct, ..fleet(n, traffic) };
+    let mut process = Process::warm(balanced(), 15);
+    process.seconds(60, &direct(15, calls(200.0)));
+    let slow = Traffic { rate: 400.0, in_flight: 200.0, latency_ms: 500.0, ..NONE };
+    assert!(process.tick(&direct(15, slow)).guards.contains(&Guard::HoldTimeDegraded));
+    // The same load as before needs all pods while calls are fast, for nearly a window; then it falls.
+    process.seconds(470, &direct(15, calls(200.0)));
+    assert_eq!(process.seconds(479, &direct(15, calls(50.0))).desired, 15);
+    assert_eq!(process.seconds(2, &direct(15, calls(50.0))).desired, 13, "a tenth");
+}
+
+#[test]
 fn a_pace_that_a_person_chose_holds_for_slow_calls_too() {
     let scales = after_slow_calls(Policy { release_slow: false, ..balanced() }, 600);
     assert!(scales[..470].iter().all(|n| *n == 15), "{scales:?}");

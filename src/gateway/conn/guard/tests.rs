@@ -1,6 +1,5 @@
 //! The guard under a real hyper server: byte tables in every chunking, order, leaving, time.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::mem;
 

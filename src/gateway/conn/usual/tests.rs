@@ -92,7 +92,7 @@ fn written(response: http::response::Builder, length: usize, close: bool) -> Str
 #[test]
 fn an_answer_tells_its_length_and_its_end() {
     let json = || http::Response::builder().header("content-type", "application/json");
-    let lines = "content-type: application/json\r\ncontent-length: 1207\r\ndate: now\r\n\r\n";
+    let lines = "content-type: application/json\r\ndate: now\r\ncontent-length: 1207\r\n\r\n";
     assert_eq!(written(json(), 1207, false), format!("HTTP/1.1 200 OK\r\n{lines}"));
     assert_eq!(
         written(json().status(404).header("content-length", "7"), 1207, false),
@@ -101,7 +101,7 @@ fn an_answer_tells_its_length_and_its_end() {
     );
     assert_eq!(
         written(http::Response::builder().status(202), 0, true),
-        "HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\ndate: now\r\n\r\n"
+        "HTTP/1.1 202 Accepted\r\nconnection: close\r\ndate: now\r\ncontent-length: 0\r\n\r\n"
     );
     let closing = http::Response::builder().status(503).header("connection", "close").header("date", "then");
     assert_eq!(

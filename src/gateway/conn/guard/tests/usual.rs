@@ -73,26 +73,6 @@ fn hyper_is_told_why_a_body_ends() {
     });
 }
 
-#[test]
-fn leaving_is_seen_at_once_whatever_was_pipelined() {
-    in_real_time(async {
-        for behind in ["", "P", &post("/2", "x")] {
-            let (mut client, seen) = on_loopback().await;
-            let bytes = [&post("/slow/60000", "x"), behind].concat();
-            client.write_all(bytes.as_bytes()).await.unwrap();
-            sleep(Duration::from_millis(20)).await;
-            assert_eq!(*seen.borrow(), [r#"POST /slow/60000 b"x""#]);
-            drop(client);
-            let left = Instant::now();
-            while seen.borrow().len() < 2 {
-                assert!(left.elapsed() < Duration::from_millis(10), "not seen with {behind:?} behind");
-                sleep(Duration::from_micros(200)).await;
-            }
-            assert_eq!(seen.borrow()[1], "left /slow/60000");
-        }
-    });
-}
-
 /// A client that does not read holds no more than its answer, and the answer is whole when it reads at last.
 #[test]
 fn an_answer_that_the_client_reads_slowly_is_whole() {
