@@ -11,8 +11,8 @@ FROM rust:1.95-slim-bookworm AS toolchain
 WORKDIR /src
 # Static binaries from the GNU target: the slim image holds the static C library, and no second target
 # has to be installed. The explicit --target below keeps the flag away from build scripts and macros,
-# which have to be shared objects.
-ENV RUSTFLAGS="-C target-feature=+crt-static" \
+# which have to be shared objects. How symbols are named stands in .cargo/config.toml too, which this replaces.
+ENV RUSTFLAGS="-C target-feature=+crt-static -C symbol-mangling-version=v0" \
     CARGO_TERM_COLOR=never
 
 FROM toolchain AS build

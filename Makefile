@@ -33,6 +33,10 @@ t3: ## The suite on real nodes
 build: ## The binaries, for this machine
 	cargo build --release --bins
 
+.PHONY: layout
+layout: ## Which functions of a gateway lie side by side in its binary (build/layout.ld); needs valgrind
+	@build/layout.sh
+
 .PHONY: generate
 generate: ## The CRD and everything that is made of it and of the chart
 	cargo run --quiet --bin mcp-fleet -- crds > crds/mcpfleets.yaml.part

@@ -103,6 +103,8 @@ static KEYS: LazyLock<Option<Searcher>> =
     LazyLock::new(|| Searcher::new(["\"requestState\"", "\"taskId\"", "\"error\"", "\"isError\""]));
 /// `isError` among them.
 const IS_ERROR: usize = 3;
+/// Bytes of the shortest of them.
+const SHORTEST: usize = "\"error\"".len();
 
 /// Whether a message may hold a fact, at memory speed. `"isError":false` is none.
 pub fn may_matter(message: &[u8]) -> bool {
@@ -111,8 +113,16 @@ pub fn may_matter(message: &[u8]) -> bool {
         value.is_some_and(|value| value.trim_ascii_start().starts_with(b"false"))
     };
     let Some(keys) = &*KEYS else { return true };
-    keys.find_iter(message)
-        .any(|key| key.pattern().as_usize() != IS_ERROR || !is_false(&message[key.end()..]))
+    let mut rest = message;
+    // Most answers end soon after `"isError":false`: a search of the last few bytes is the slowest of all.
+    while rest.len() >= SHORTEST {
+        let Some(key) = keys.find(rest) else { return false };
+        rest = &rest[key.end()..];
+        if key.pattern().as_usize() != IS_ERROR || !is_false(rest) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Looks into one JSON-RPC message. A message that cannot be read has no facts: it is passed on as it is.

@@ -18,12 +18,12 @@ use crate::gateway::{
 };
 
 /// What a request needs of its endpoint.
-#[derive(Clone, Debug)]
-pub(crate) enum Need {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need<'a> {
     /// A pod that serves the revisions before 2026-07-28.
     Legacy,
     /// A pod whose last `server/discover` listed this revision (G3).
-    Modern(Box<str>),
+    Modern(&'a str),
 }
 
 /// There is no place.
@@ -122,7 +122,7 @@ impl Drop for Permit {
     }
 }
 
-fn suits(endpoint: &Endpoint, need: &Need, view: &View) -> bool {
+fn suits(endpoint: &Endpoint, need: Need<'_>, view: &View) -> bool {
     match need {
         Need::Legacy => endpoint.capability.load().may_speak_legacy(),
         Need::Modern(version) => {
@@ -136,7 +136,7 @@ fn suits(endpoint: &Endpoint, need: &Need, view: &View) -> bool {
     }
 }
 
-fn pick(worker: &Worker, fleet: &Arc<Fleet>, need: &Need, except: &[u64]) -> Option<Permit> {
+fn pick(worker: &Worker, fleet: &Arc<Fleet>, need: Need<'_>, except: &[u64]) -> Option<Permit> {
     let view = fleet.view();
     let settings = &view.spec.settings;
     let now = worker.gateway.clock.now();
@@ -177,7 +177,7 @@ pub(crate) fn client_key(headers: &http::HeaderMap, address: std::net::IpAddr) -
 pub(crate) async fn admit(
     worker: &Worker,
     fleet: &Arc<Fleet>,
-    need: &Need,
+    need: Need<'_>,
     except: &[u64],
     client: impl FnOnce() -> u64,
 ) -> Result<Permit, Shed> {

@@ -46,7 +46,7 @@ pub(crate) async fn other(context: Context, head: Head, body: Bytes, prefix: &st
     let is_get = head.method == Method::GET;
     let mut tried = Vec::new();
     loop {
-        let admitted = admit(&context.worker, &context.fleet, &Need::Legacy, &tried, || {
+        let admitted = admit(&context.worker, &context.fleet, Need::Legacy, &tried, || {
             context.client_key(&head.headers)
         });
         let permit = match admitted.await {

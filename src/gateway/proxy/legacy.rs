@@ -267,7 +267,7 @@ pub(crate) async fn initialize(
     head.headers.remove(names::SESSION_ID);
     let mut tried = Vec::new();
     let arrived = loop {
-        let admitted = admit(&context.worker, &context.fleet, &Need::Legacy, &tried, || {
+        let admitted = admit(&context.worker, &context.fleet, Need::Legacy, &tried, || {
             context.client_key(&head.headers)
         });
         let permit = match admitted.await {
@@ -365,7 +365,7 @@ pub(crate) async fn unbound(
     let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
     let mut tried = Vec::new();
     loop {
-        let admitted = admit(&context.worker, &context.fleet, &Need::Legacy, &tried, || {
+        let admitted = admit(&context.worker, &context.fleet, Need::Legacy, &tried, || {
             context.client_key(&head.headers)
         });
         let permit = match admitted.await {

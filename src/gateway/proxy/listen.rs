@@ -86,8 +86,8 @@ pub(crate) async fn post(
         return super::modern::unanswerable(context, headers, body, version).await;
     };
     let tasks = tasks(&context, envelope);
-    let need = Need::Modern(version.into());
-    let admitted = admit(&context.worker, &context.fleet, &need, &[], || context.client_key(&headers)).await;
+    let need = Need::Modern(version);
+    let admitted = admit(&context.worker, &context.fleet, need, &[], || context.client_key(&headers)).await;
     let permit = match admitted {
         Ok(permit) => permit,
         Err(shed) => return context.shed(shed, Some(id)),

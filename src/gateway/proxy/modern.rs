@@ -78,14 +78,15 @@ pub(crate) async fn post(
         return Box::pin(listen::post(context, headers, body, envelope, version)).await;
     }
     let mut echo = Echo::default();
-    let (course, body) = course(&context, &mut headers, body.clone(), envelope, &mut echo);
-    let need = Need::Modern(version.into());
+    let (course, rewritten) = course(&context, &mut headers, &body, envelope, &mut echo);
+    let body = rewritten.unwrap_or(body);
+    let need = Need::Modern(version);
     match course {
         Course::UnknownKey => context.refuse(&Fault::UnknownKey, id),
         Course::TaskGone if envelope.declares_tasks() => context.refuse(&Fault::TaskGone, id),
         Course::TaskGone => context.refuse(&Fault::TasksNotDeclared, id),
         Course::Bound(endpoint) => bound(context, headers, body, id, &endpoint, echo).await,
-        Course::Any => any(context, headers, body, id, &need, echo).await,
+        Course::Any => any(context, headers, body, id, need, echo).await,
     }
 }
 
@@ -96,18 +97,18 @@ pub(crate) async fn unanswerable(
     body: Bytes,
     version: &str,
 ) -> Response<Answer> {
-    any(context, headers, body, None, &Need::Modern(version.into()), Echo::default()).await
+    any(context, headers, body, None, Need::Modern(version), Echo::default()).await
 }
 
-/// Opens the identifier of a request, and puts the pod's own in its place: in the body, and in `Mcp-Name` with
-/// it.
+/// Opens the identifier of a request, and puts the pod's own in its place: in the body, which is another one then, and
+/// in `Mcp-Name` with it.
 fn course(
     context: &Context,
     headers: &mut HeaderMap,
-    body: Bytes,
+    body: &Bytes,
     envelope: &Envelope<'_>,
     echo: &mut Echo,
-) -> (Course, Bytes) {
+) -> (Course, Option<Bytes>) {
     use crate::gateway::metrics::Purpose as Label;
     let is_task = matches!(
         context.record.method,
@@ -118,7 +119,7 @@ fn course(
         (_, Some(state)) => Some((Purpose::RequestState, Label::State, state)),
         _ => None,
     };
-    let Some((purpose, label, text)) = sealed else { return (Course::Any, body) };
+    let Some((purpose, label, text)) = sealed else { return (Course::Any, None) };
     let keys = context.worker.gateway.keys.load();
     let opened = match keys.open(purpose, &context.fleet.uid, &text.value) {
         Ok(opened) => opened,
@@ -126,20 +127,20 @@ fn course(
             context.fleet.metrics.tokens_unopened.inc(label);
             // Not ours: a pod answers it as the specification says.
             let course = if error == OpenError::UnknownKey { Course::UnknownKey } else { Course::Any };
-            return (course, body);
+            return (course, None);
         }
     };
-    let Ok(raw) = String::from_utf8(opened.upstream) else { return (Course::Any, body) };
+    let Ok(raw) = String::from_utf8(opened.upstream) else { return (Course::Any, None) };
     // Only this pod can go on, so it is asked as long as it is listed, whatever its health: a failure is an
     // answer, and the task may still be there.
     let endpoint = context.view.endpoint(opened.pod).filter(|e| e.phase() != Phase::Gone);
     let course = match (endpoint, purpose) {
         (Some(endpoint), _) => Course::Bound(Arc::clone(endpoint)),
-        (None, Purpose::Task) => return (Course::TaskGone, body),
+        (None, Purpose::Task) => return (Course::TaskGone, None),
         // The servers may share the key of their state.
         (None, _) => Course::Any,
     };
-    let body = splice::replace(&body, &[(text.range.clone(), raw.as_str())]);
+    let body = splice::replace(body, &[(text.range.clone(), raw.as_str())]);
     if purpose == Purpose::Task {
         if headers.contains_key(names::NAME)
             && let Ok(name) = HeaderValue::from_str(&era::encode_name(&raw))
@@ -148,7 +149,7 @@ fn course(
         }
         echo.0.push((raw.into(), text.value.as_ref().into()));
     }
-    (course, body)
+    (course, Some(body))
 }
 
 fn mints(method: McpMethod) -> bool {
@@ -199,9 +200,9 @@ async fn send(
 async fn any(
     context: Context,
     mut headers: HeaderMap,
-    body: Bytes,
+    mut body: Bytes,
     id: Option<&RawValue>,
-    need: &Need,
+    need: Need<'_>,
     echo: Echo,
 ) -> Response<Answer> {
     let idempotent_tools = context.view.spec.settings.retries.idempotent_tools;
@@ -217,8 +218,8 @@ async fn any(
         };
         let endpoint = Arc::clone(&permit.endpoint);
         // Kept for a second pod, where there may be one; a failed connection hands the request back.
-        let kept = repeatable.then(|| headers.clone());
-        let failure = match send(&context, permit, headers, body.clone()).await {
+        let kept = repeatable.then(|| (headers.clone(), body.clone()));
+        let failure = match send(&context, permit, headers, body).await {
             Ok(arrived)
                 if arrived.status().is_server_error() && kept.is_some() && tried.len() + 1 < TRIES =>
             {
@@ -244,9 +245,12 @@ async fn any(
             (None, Err(arrived)) => return pass(context, arrived, id, echo),
             (Some(grant), failure) => {
                 _retrying = Some(grant);
-                headers = match (failure, kept) {
+                (headers, body) = match (failure, kept) {
                     (_, Some(kept)) => kept,
-                    (Ok(Failure::Undelivered(request)), None) => request.into_parts().0.headers,
+                    (Ok(Failure::Undelivered(request)), None) => {
+                        let (head, body) = request.into_parts();
+                        (head.headers, body.into_bytes())
+                    }
                     // Unreachable: without a copy only what was handed back is sent again.
                     (Ok(failure), None) => return failed(context, &failure, id),
                     (Err(arrived), None) => return pass(context, arrived, id, echo),

@@ -47,6 +47,10 @@ impl Outgoing {
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.0
     }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0
+    }
 }
 
 impl Body for Outgoing {
