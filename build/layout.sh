@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Writes build/layout.ld: the functions that a gateway runs under load, at its start and at its end, as callgrind sees
-# them; those that cost most first. Needs valgrind, and some ten minutes for a binary with its symbols.
+# them; those that cost most first. Needs valgrind, and some fifteen minutes, most of them for a binary with its symbols: a path
+# names one that is there already.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 command -v valgrind >/dev/null || { echo "layout: valgrind is missing (apt-get install valgrind)" >&2; exit 1; }
