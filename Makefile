@@ -34,7 +34,7 @@ build: ## The binaries, for this machine
 	cargo build --release --bins
 
 .PHONY: layout
-layout: ## Which functions of a gateway lie side by side in its binary (build/layout.ld); needs valgrind
+layout: ## Which functions lie side by side in the binary (build/gateway.ld, operator.ld); needs valgrind
 	@build/layout.sh
 
 .PHONY: generate
@@ -94,7 +94,9 @@ fuzz: ## Mutated inputs for everything that strangers' bytes reach (SECONDS=60, 
 
 .PHONY: bench-reconcile
 bench-reconcile: ## Cost of N fleets against the API server's own limit (N=500)
-	cargo bench --bench reconcile -- --n $(N)
+	cargo build --release --bin mcp-fleet
+	cp target/release/mcp-fleet target/operator-under-test # cargo bench puts a build of its own there
+	cargo bench --bench reconcile -- --n $(N) --operator $(CURDIR)/target/operator-under-test $(ARGS)
 
 .PHONY: bench-gateway
 bench-gateway: ## The gateway beside nginx, haproxy and envoy: cost, delay, streams, balancing (ARGS=--quick for a look)

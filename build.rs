@@ -1,14 +1,15 @@
-//! Lays the functions that a gateway runs side by side in the released binary.
+//! Lays the functions that a gateway runs side by side in the released binary, and those of an operator.
 //!
-//! The program is large, and what an idle gateway has touched lies scattered over all of it, each piece with the 64 KiB
-//! around it that the kernel maps: that was more than half of its memory. `build/layout.ld` puts those functions at the
-//! front; `make layout` writes it anew. A name that is not found changes nothing but the place of that function.
+//! The program is large, and what an idle process has touched lies scattered over all of it, each piece with the 64 KiB
+//! around it that the kernel maps: that was more than half of its memory. `build/gateway.ld` puts those functions at the
+//! front, `build/operator.ld` what an operator runs beside them; `make layout` writes both anew. A name that is not
+//! found changes nothing but the place of that function.
 
 use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=build/layout.ld");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-env-changed=MCP_FLEET_LAYOUT");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     // `off` is for linkers that read no scripts, as mold.
@@ -16,5 +17,7 @@ fn main() {
         return;
     }
     let Ok(root) = env::var("CARGO_MANIFEST_DIR") else { return };
-    println!("cargo::rustc-link-arg-bin=mcp-fleet=-Wl,-T,{root}/build/layout.ld");
+    for script in ["gateway.ld", "operator.ld"] {
+        println!("cargo::rustc-link-arg-bin=mcp-fleet=-Wl,-T,{root}/build/{script}");
+    }
 }

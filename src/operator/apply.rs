@@ -117,7 +117,7 @@ impl Applier<'_> {
         .await
     }
 
-    /// Carries out one write on a child. The status and the seed are not its matter.
+    /// Carries out one write on a child. The rest is not its matter.
     pub async fn child(&self, fleet: &ValidatedFleet, effect: &Effect) -> Result<Outcome, ApplyError> {
         match effect {
             Effect::Create(desired) => self.create(fleet, desired).await,
@@ -125,7 +125,7 @@ impl Applier<'_> {
             Effect::Delete { kind, name, uid, resource_version, because } => {
                 self.delete(fleet, *kind, name, uid, *resource_version, because).await
             }
-            Effect::SeedReplicas(_) | Effect::WriteStatus => Ok(Outcome::Done(None)),
+            Effect::MakeWay | Effect::SeedReplicas(_) | Effect::WriteStatus => Ok(Outcome::Done(None)),
         }
     }
 

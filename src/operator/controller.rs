@@ -19,10 +19,11 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    newcomers::{Newcomers, is_new},
     reconcile::{Context, key_of, reconcile, retry},
     state::{WatchedFleet, prune},
 };
@@ -38,6 +39,9 @@ pub struct Fleets {
     /// The first list is complete. Not the store's own `wait_until_ready`: it wakes one waiter only, and the
     /// Controller is one already (kube 5.0.0, `DelayedInit`: a one-shot channel keeps the last waker).
     pub synced: Arc<AtomicBool>,
+    /// Those that are new.
+    pub newcomers: Arc<Newcomers>,
+    released: mpsc::UnboundedReceiver<FleetKey>,
     stream: stream::BoxStream<'static, Result<WatchedFleet, watcher::Error>>,
 }
 
@@ -53,6 +57,9 @@ impl Fleets {
         let metrics = metrics.clone();
         let synced = Arc::new(AtomicBool::new(false));
         let listed = Arc::clone(&synced);
+        let (newcomers, released) = Newcomers::new(Instant::now());
+        let newcomers = Arc::new(newcomers);
+        let expecting = Arc::clone(&newcomers);
         let stream = watcher(api, watcher::Config::default().page_size(100))
             .default_backoff()
             .modify(prune)
@@ -70,11 +77,17 @@ impl Fleets {
             })
             .touched_objects()
             .predicate_filter(relevant, PredicateConfig::default())
+            // Each that comes as far gets a pass.
+            .inspect_ok(move |fleet| {
+                if is_new(fleet) {
+                    expecting.expect(key_of(fleet), Instant::now());
+                }
+            })
             // An error here would put the Controller's back-off around all its triggers.
             .filter_map(|fleet| std::future::ready(fleet.ok()))
             .map(Ok)
             .boxed();
-        Self { store, synced, stream }
+        Self { store, synced, newcomers, released, stream }
     }
 }
 
@@ -103,12 +116,15 @@ pub async fn run(
     let queued = ctx.metrics.queued.clone();
     let touched = stream::poll_fn(move |cx| touched.poll_recv(cx)).map(move |key| {
         queued.dec();
-        ObjectRef::new(&key.name).within(&key.namespace)
+        reference(&key)
     });
+    let mut released = fleets.released;
+    let released = stream::poll_fn(move |cx| released.poll_recv(cx)).map(|key| reference(&key));
     let known = fleets.store.clone();
     Controller::for_stream(fleets.stream, fleets.store)
         .with_config(Config::default().concurrency(concurrency).debounce(DEBOUNCE))
         .reconcile_on(touched)
+        .reconcile_on(released)
         .reconcile_all_on(leadership_gained(&ctx))
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile, retry, Arc::clone(&ctx))
@@ -121,6 +137,10 @@ pub async fn run(
             std::future::ready(())
         })
         .await;
+}
+
+fn reference(key: &FleetKey) -> ObjectRef<WatchedFleet> {
+    ObjectRef::new(&key.name).within(&key.namespace)
 }
 
 fn leadership_gained(ctx: &Context) -> impl Stream<Item = ()> + Send + use<> {

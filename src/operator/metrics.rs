@@ -61,6 +61,8 @@ pub struct Metrics {
     pub fleets: Gauge,
     /// Fleets that wait after a failure.
     pub backing_off: Gauge,
+    /// New fleets that wait for the others that came with them.
+    pub held: Gauge,
     /// Reconciles under way.
     pub active: Gauge,
     /// Fleets whose watches asked for a reconcile that was not handed on yet.
@@ -80,6 +82,7 @@ impl Metrics {
             watch_errors: Family::default(),
             fleets: Gauge::default(),
             backing_off: Gauge::default(),
+            held: Gauge::default(),
             active: Gauge::default(),
             queued: Gauge::default(),
         };
@@ -93,6 +96,11 @@ impl Metrics {
             "fleets_backing_off",
             "Fleets that wait after a failure",
             metrics.backing_off.clone(),
+        );
+        registry.register(
+            "fleets_held",
+            "New fleets whose Deployments wait until all that came with them have their Services",
+            metrics.held.clone(),
         );
         registry.register("active_reconciles", "Reconciles under way", metrics.active.clone());
         registry.register(

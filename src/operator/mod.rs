@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod gateways;
 pub mod hash;
 pub mod metrics;
+pub mod newcomers;
 pub mod observe;
 pub mod plan;
 pub mod pods;

@@ -13,9 +13,11 @@ use super::{
 };
 use crate::api::{conditions::reasons, names};
 
-/// One write.
+/// One step: a write, or a place to stop.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
+    /// Let other new fleets come first: what follows keeps the API server busy. Not a write.
+    MakeWay,
     /// Give `spec.replicas` of the fleet its first value, for the scale subresource to work.
     SeedReplicas(i32),
     /// Create a child that must not exist yet.
@@ -71,7 +73,7 @@ pub struct Blocked {
 /// What a reconcile will do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Writes, in order.
+    /// Steps, in order.
     pub effects: Vec<Effect>,
     /// Children that cannot be written.
     pub blocked: Vec<Blocked>,
@@ -88,12 +90,11 @@ pub fn plan(
     for orphan in observed.children.iter().filter(|c| !c.terminating && !wants(&desired, c)) {
         plan.effects.push(delete(orphan, Because::NoLongerWanted));
     }
-    if fleet.replicas.is_none() {
-        let deployment = observed.facts(&fleet.name).deployment_replicas;
-        plan.effects.push(Effect::SeedReplicas(fleet.seed(deployment)));
-    }
     let mut status_planned = false;
     for desired in desired {
+        if desired.kind == ChildKind::Deployment {
+            plan.before_workload(fleet, observed);
+        }
         // An HPA that starts before status.selector is there says so in an event: InvalidSelector.
         if desired.kind == ChildKind::HorizontalPodAutoscaler && !status_written && !status_planned {
             plan.effects.push(Effect::WriteStatus);
@@ -110,7 +111,17 @@ pub fn plan(
 impl Plan {
     /// Writes other than the status.
     pub fn n_writes(&self) -> usize {
-        self.effects.iter().filter(|e| !matches!(e, Effect::WriteStatus)).count()
+        self.effects.iter().filter(|e| !matches!(e, Effect::WriteStatus | Effect::MakeWay)).count()
+    }
+
+    fn before_workload(&mut self, fleet: &ValidatedFleet, observed: &Observed) {
+        if fleet.replicas.is_none() {
+            let deployment = observed.facts(&fleet.name).deployment_replicas;
+            self.effects.push(Effect::SeedReplicas(fleet.seed(deployment)));
+        }
+        if observed.child(ChildKind::Deployment, fleet.name.as_str()).is_none() {
+            self.effects.push(Effect::MakeWay);
+        }
     }
 
     fn child(&mut self, desired: Desired, observed: &Observed) {

@@ -23,6 +23,7 @@ use super::{
     gateway::Install,
     gateways::Learned,
     metrics::{self, Metrics},
+    newcomers::Newcomers,
     observe::{Caches, Observed, observe},
     plan::{Blocked, Effect, plan},
     recorder::Recorder,
@@ -68,6 +69,8 @@ pub struct Context {
     pub learned: Learned,
     /// What the scaler knows.
     pub scaler: Scaler,
+    /// Fleets that are new, and wait for each other.
+    pub newcomers: Arc<Newcomers>,
     /// Waits after failures.
     pub backoff: Backoff,
     /// What this process knows of its own writes on fleets.
@@ -117,21 +120,33 @@ pub fn key_of(fleet: &WatchedFleet) -> FleetKey {
 /// One pass, bounded in time. Standbys return at once: becoming leader brings a pass for every fleet.
 pub async fn reconcile(fleet: Arc<WatchedFleet>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
     let key = key_of(&fleet);
+    let result = bounded(&fleet, &key, &ctx).await;
+    if ctx.leadership.is_leader() {
+        ctx.newcomers.passed(&key, Instant::now());
+    } else {
+        // Whoever leads now has newcomers of its own.
+        ctx.newcomers.unhold(&key);
+    }
+    ctx.metrics.held.set(ctx.newcomers.n_held() as i64);
+    result
+}
+
+async fn bounded(fleet: &WatchedFleet, key: &FleetKey, ctx: &Context) -> Result<Action, ReconcileError> {
     if !ctx.leadership.is_leader() {
         return Ok(Action::await_change());
     }
     if fleet.meta().deletion_timestamp.is_some() {
         // Owner references make the garbage collector delete the children.
-        ctx.forget(&key);
+        ctx.forget(key);
         return Ok(Action::await_change());
     }
     let generation = fleet.meta().generation;
-    if let Some(wait) = ctx.backoff.remaining(&key, generation, Instant::now()) {
+    if let Some(wait) = ctx.backoff.remaining(key, generation, Instant::now()) {
         return Ok(Action::requeue(wait));
     }
     let started = Instant::now();
     ctx.metrics.active.inc();
-    let result = tokio::time::timeout(ctx.timeout, Box::pin(ctx.pass(&fleet, &key))).await;
+    let result = tokio::time::timeout(ctx.timeout, Box::pin(ctx.pass(fleet, key))).await;
     ctx.metrics.active.dec();
     let result = result.unwrap_or(Err(ReconcileError::Timeout(ctx.timeout)));
     let outcome = match &result {
@@ -141,7 +156,7 @@ pub async fn reconcile(fleet: Arc<WatchedFleet>, ctx: Arc<Context>) -> Result<Ac
     };
     ctx.metrics.reconciled(outcome, started.elapsed());
     if result.is_ok() {
-        ctx.backoff.forget(&key);
+        ctx.backoff.forget(key);
     }
     ctx.metrics.backing_off.set(ctx.backoff.len() as i64);
     result
@@ -166,6 +181,7 @@ impl Context {
         self.states.forget(key);
         self.learned.forget(key);
         self.scaler.forget(key);
+        self.newcomers.forget(key, Instant::now());
     }
 
     async fn pass(&self, fleet: &WatchedFleet, key: &FleetKey) -> Result<Action, ReconcileError> {
@@ -209,6 +225,14 @@ impl Context {
         let mut notes = Vec::new();
         for effect in &plan.effects {
             match effect {
+                Effect::MakeWay => {
+                    if let Some(wait) = self.newcomers.hold(key, Instant::now()) {
+                        tracing::debug!(fleet = %key, "its Deployment waits for other new fleets");
+                        self.report(raw, &fleet, key, &mut report).await?;
+                        self.recorder.publish(&raw.object_ref(&()), notes).await;
+                        return Ok(Action::requeue(wait));
+                    }
+                }
                 Effect::SeedReplicas(replicas) => {
                     let written = applier.seed_replicas(raw, *replicas).await?;
                     self.metrics.wrote(names::KIND, "seed");
@@ -310,7 +334,7 @@ impl Context {
             Effect::Create(desired) => self.metrics.wrote(desired.kind.as_str(), "create"),
             Effect::Apply { desired, .. } => self.metrics.wrote(desired.kind.as_str(), "apply"),
             Effect::Delete { kind, .. } => self.metrics.wrote(kind.as_str(), "delete"),
-            Effect::SeedReplicas(_) | Effect::WriteStatus => {}
+            Effect::MakeWay | Effect::SeedReplicas(_) | Effect::WriteStatus => {}
         }
     }
 

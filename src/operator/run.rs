@@ -245,6 +245,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         gateway,
         learned: Learned::default(),
         scaler,
+        newcomers: Arc::clone(&fleets.newcomers),
         backoff: Backoff::default(),
         states: States::default(),
         timeout: Duration::from_secs(args.reconcile_timeout_seconds),

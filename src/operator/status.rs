@@ -62,7 +62,7 @@ pub fn build(
     };
     let scaling = scaling::View { fleet, observed, facts: scaling, autoscaling: autoscaling.as_ref() };
     let mut verdicts = vec![
-        (types::ACCEPTED, conditions::accepted(blocked)),
+        (types::ACCEPTED, conditions::accepted(&rollout, blocked)),
         (types::AVAILABLE, conditions::available(&rollout, observed)),
         (types::PROGRESSING, conditions::progressing(&rollout, observed)),
     ];

@@ -40,7 +40,7 @@ fn carry_out(mut observed: Observed, plan: &Plan) -> Observed {
             Effect::Delete { kind, name, .. } => {
                 observed.children.retain(|c| (c.kind, &c.name) != (*kind, name));
             }
-            Effect::SeedReplicas(_) | Effect::WriteStatus => {}
+            Effect::MakeWay | Effect::SeedReplicas(_) | Effect::WriteStatus => {}
         }
     }
     observed
@@ -61,6 +61,7 @@ fn a_new_fleet_gets_everything_in_order() {
         .map(|e| match e {
             Effect::SeedReplicas(n) => format!("seed {n}"),
             Effect::Create(d) => format!("{} {}", d.kind, d.name),
+            Effect::MakeWay => "make way".into(),
             Effect::WriteStatus => "status".into(),
             other => format!("{other:?}"),
         })
@@ -68,12 +69,13 @@ fn a_new_fleet_gets_everything_in_order() {
     assert_eq!(
         names,
         [
-            "seed 2",
             "ServiceAccount mcp-weather",
             "Service weather",
             "Service weather-headless",
             "NetworkPolicy weather",
             "PodDisruptionBudget weather",
+            "seed 2",
+            "make way",
             "Deployment weather",
             "HorizontalPodAutoscaler weather",
             "status",

@@ -8,8 +8,9 @@ use crate::{
     operator::{observe::Observed, plan::Blocked, pods::Problem},
 };
 
-pub(super) fn accepted(blocked: &[Blocked]) -> Verdict {
+pub(super) fn accepted(rollout: &Rollout, blocked: &[Blocked]) -> Verdict {
     match blocked.first() {
+        None if !rollout.exists => verdict("True", reasons::ACCEPTED, "The specification is valid"),
         None => verdict("True", reasons::ACCEPTED, "The specification is valid and every object is written"),
         Some(first) => verdict("False", first.reason, all_messages(blocked)),
     }

@@ -1,0 +1,45 @@
+//! Many new fleets at once: what sets off little is made for all before what sets off much for any.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use mcp_fleet::operator::children::ChildKind;
+
+use crate::{
+    common,
+    support::{Suite, TestResult, wait},
+};
+
+const N: usize = 12;
+
+pub async fn new_fleets_get_all_services_before_any_deployment(_: Arc<Suite>) -> TestResult {
+    let suite = common::quiet();
+    let ns = suite.namespace("burst").await?;
+    for i in 0..N {
+        ns.fleet(&format!("fleet-{i}"), "{server: {image: a}, autoscaling: {}}").await?;
+    }
+    // As after a restore: the operator finds them all.
+    let operator = common::own(&suite, &ns.name)?.start(&suite.cluster)?;
+    for i in 0..N {
+        common::wait_children(&ns, &suite.client, &format!("fleet-{i}"), 7).await?;
+    }
+    // Nothing else writes on them here, so the version of an object is that of its creation.
+    let versions = async |kind| -> Result<Vec<u64>, kube::Error> {
+        let all = common::api(&suite.client, &ns.name, kind).list(&kube::api::ListParams::default()).await?;
+        Ok(all.iter().filter_map(|o| o.resource_version()?.parse().ok()).collect())
+    };
+    let (services, deployments) =
+        (versions(ChildKind::Service).await?, versions(ChildKind::Deployment).await?);
+    assert_eq!((services.len(), deployments.len()), (2 * N, N));
+    let (last, first) = (services.iter().max(), deployments.iter().min());
+    assert!(last < first, "the last Service {last:?}, the first Deployment {first:?}: {}", operator.log());
+    wait::until("nobody to be held", wait::LIMIT, async || {
+        let held = operator.metric("mcp_fleet_operator_fleets_held");
+        if held == 0.0 { Ok(()) } else { Err(format!("{held} fleets are held")) }
+    })
+    .await?;
+    // One more comes alone.
+    ns.fleet("late", "{server: {image: a}, autoscaling: {}}").await?;
+    common::wait_children(&ns, &suite.client, "late", 7).await?;
+    Ok(())
+}
