@@ -1,6 +1,6 @@
 //! Fleets that come together: what sets off little is made for all of them before what sets off much for any.
 //!
-//! A Deployment makes controllers and kubelets write some forty times (replica sets, pods, bindings, endpoints,
+//! A Deployment makes controllers and kubelets write many times (replica sets, pods, bindings, endpoints,
 //! statuses), and each later write of ours shares the API server with that; Services suffer most, because it gives
 //! out cluster IPs one after the other. So where many fleets are new at once, as after a restore or the first sync
 //! of a repository, a fleet's pass stops before its Deployment until every new fleet has had its first pass. A
