@@ -1,4 +1,4 @@
-//! Many new fleets at once: what sets off little is made for all before what sets off much for any.
+//! Many new fleets at once: what sets off little is made for nearly all before what sets off much for any.
 
 use std::sync::Arc;
 
@@ -10,9 +10,12 @@ use crate::{
     support::{Suite, TestResult, wait},
 };
 
-const N: usize = 12;
+/// Fleets of the burst.
+const N: usize = 40;
+/// So many that have not had their first pass hold nobody (`operator/newcomers.rs`); each may lack both Services.
+const FEW: usize = 8;
 
-pub async fn new_fleets_get_all_services_before_any_deployment(_: Arc<Suite>) -> TestResult {
+pub async fn new_fleets_get_their_services_before_any_deployment(_: Arc<Suite>) -> TestResult {
     let suite = common::quiet();
     let ns = suite.namespace("burst").await?;
     for i in 0..N {
@@ -31,8 +34,14 @@ pub async fn new_fleets_get_all_services_before_any_deployment(_: Arc<Suite>) ->
     let (services, deployments) =
         (versions(ChildKind::Service).await?, versions(ChildKind::Deployment).await?);
     assert_eq!((services.len(), deployments.len()), (2 * N, N));
-    let (last, first) = (services.iter().max(), deployments.iter().min());
-    assert!(last < first, "the last Service {last:?}, the first Deployment {first:?}: {}", operator.log());
+    let first = deployments.iter().min();
+    let late = services.iter().filter(|version| Some(*version) > first).count();
+    assert!(
+        late <= 2 * FEW,
+        "{late} of {} Services came after the first Deployment: {}",
+        2 * N,
+        operator.log()
+    );
     wait::until("nobody to be held", wait::LIMIT, async || {
         let held = operator.metric("mcp_fleet_operator_fleets_held");
         if held == 0.0 { Ok(()) } else { Err(format!("{held} fleets are held")) }

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
             case!(fields::every_field_is_set_changed_and_removed),
             case!(fields::everything_at_once_and_back),
             case!(fields::replicas_are_kept_when_removed),
-            case!(burst::new_fleets_get_all_services_before_any_deployment),
+            case!(burst::new_fleets_get_their_services_before_any_deployment),
             case!(hostile::nonsense_is_refused_or_contained),
             case!(hostile::a_broken_fleet_does_not_slow_the_others),
             case!(hostile::a_refused_child_is_told_and_mended),
