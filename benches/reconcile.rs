@@ -31,6 +31,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -100,12 +101,11 @@ fn outside(args: &Args) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::builder(Tier::T2).name("bench").kwok_nodes(n_nodes).start()?;
     let crd = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/mcpfleets.yaml");
     cluster.apply(&fs::read_to_string(crd)?)?;
-    cluster.kubectl_ok([
-        "wait",
-        "--for=condition=Established",
-        "crd/mcpfleets.mcpfleet.io",
-        "--timeout=30s",
-    ])?;
+    // Not `kubectl wait`: it fails on an object that has no conditions yet.
+    cluster.wait_until("the CRD to be served", Duration::from_secs(30), || {
+        let get = ["get", "--raw", "/apis/mcpfleet.io/v1alpha1/mcpfleets?limit=1"];
+        cluster.kubectl_ok(get).map(drop).map_err(|e| e.to_string())
+    })?;
     install_rights(&cluster)?;
     let token = cluster.service_account_token(NAMESPACE, SERVICE_ACCOUNT)?;
     let kubeconfig = cluster.token_kubeconfig_inside("operator", &token)?;

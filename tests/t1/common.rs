@@ -11,7 +11,13 @@ use kube::{
     api::{DynamicObject, ListParams, Patch, PatchParams},
 };
 use libtest_mimic::Failed;
-use mcp_fleet::{api::names, operator::children::ChildKind};
+use mcp_fleet::{
+    api::{
+        conditions::{reasons, types},
+        names,
+    },
+    operator::children::ChildKind,
+};
 use mcp_fleet_cluster::{Cluster, Tier};
 use serde_json::{Value, json};
 
@@ -99,15 +105,18 @@ pub async fn wait_children(
     .await
 }
 
-/// Waits until the status speaks of the present generation.
+/// Waits until the status speaks of the present generation, and of a Deployment.
 pub async fn wait_observed(ns: &Namespace, fleet: &str) -> Result<(), Failed> {
     wait::until(&format!("the status of {fleet}"), CHILDREN, async || {
         let fleet = ns.get(fleet).await.map_err(|e| format!("{e:?}"))?;
         let seen = fleet.status.as_ref().and_then(|s| s.observed_generation);
-        if seen == fleet.metadata.generation {
+        // A new fleet may wait for others that are new, and says so.
+        let conditions = fleet.status.iter().flat_map(|s| &s.conditions);
+        let waits = conditions.filter(|c| c.type_ == types::READY).any(|c| c.reason == reasons::PENDING);
+        if seen == fleet.metadata.generation && !waits {
             Ok(())
         } else {
-            Err(format!("{seen:?} of {:?}", fleet.metadata.generation))
+            Err(format!("{seen:?} of {:?}, waits: {waits}", fleet.metadata.generation))
         }
     })
     .await
