@@ -9,7 +9,10 @@ use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=build");
+    let scripts = ["build/gateway.ld", "build/operator.ld"];
+    for script in scripts {
+        println!("cargo::rerun-if-changed={script}");
+    }
     println!("cargo::rerun-if-env-changed=MCP_FLEET_LAYOUT");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     // `off` is for linkers that read no scripts, as mold.
@@ -17,7 +20,7 @@ fn main() {
         return;
     }
     let Ok(root) = env::var("CARGO_MANIFEST_DIR") else { return };
-    for script in ["gateway.ld", "operator.ld"] {
-        println!("cargo::rustc-link-arg-bin=mcp-fleet=-Wl,-T,{root}/build/{script}");
+    for script in scripts {
+        println!("cargo::rustc-link-arg-bin=mcp-fleet=-Wl,-T,{root}/{script}");
     }
 }

@@ -39,8 +39,14 @@ struct Inner {
     expected: HashSet<FleetKey>,
     /// When one of them last had it.
     moved_at: Instant,
-    /// They had it, and wait for the others; since when.
-    held: HashMap<FleetKey, Instant>,
+    /// They had it, and wait for the others.
+    held: HashMap<FleetKey, Held>,
+}
+
+struct Held {
+    since: Instant,
+    /// When a pass last found that it has to wait.
+    looked_at: Instant,
 }
 
 impl Newcomers {
@@ -60,10 +66,14 @@ impl Newcomers {
         inner.expected.insert(key);
     }
 
-    /// A pass of a fleet is over, or the fleet is. Once only a few are left, those that wait look again; once none is,
-    /// they go on.
-    pub fn passed(&self, key: &FleetKey, now: Instant) {
-        self.inner.lock().passed(key, now, &self.release);
+    /// A pass of a fleet is over that began at `started`. Once only a few are due, those that wait look again; once none
+    /// is, they go on. A fleet that this pass has not held waits no more: it may be invalid by now.
+    pub fn passed(&self, key: &FleetKey, started: Instant, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.passed(key, now, &self.release);
+        if inner.held.get(key).is_some_and(|held| held.looked_at < started) {
+            inner.held.remove(key);
+        }
     }
 
     /// For a fleet that has all but its Deployment and what follows it: after how long to look again whether it may
@@ -73,7 +83,9 @@ impl Newcomers {
         if !inner.passed(key, now, &self.release) && !inner.held.contains_key(key) {
             return None;
         }
-        let since = *inner.held.entry(key.clone()).or_insert(now);
+        let held = inner.held.entry(key.clone()).or_insert(Held { since: now, looked_at: now });
+        held.looked_at = now;
+        let since = held.since;
         let longest = if inner.expected.len() <= FEW { SHORT } else { LONGEST };
         let free = inner.expected.is_empty()
             || now.duration_since(inner.moved_at) >= STANDSTILL
@@ -81,7 +93,7 @@ impl Newcomers {
         if free {
             inner.held.remove(key);
         }
-        (!free).then_some(SHORT)
+        (!free).then_some(longest.min(STANDSTILL))
     }
 
     /// This fleet waits no more, for it is somebody else's.
@@ -91,8 +103,9 @@ impl Newcomers {
 
     /// Forgets a fleet that is gone.
     pub fn forget(&self, key: &FleetKey, now: Instant) {
-        self.unhold(key);
-        self.passed(key, now);
+        let mut inner = self.inner.lock();
+        inner.held.remove(key);
+        inner.passed(key, now, &self.release);
     }
 
     /// How many wait for others.
@@ -181,7 +194,7 @@ mod tests {
         let (newcomers, mut released) = Newcomers::new(now);
         let keys = burst(&newcomers, 3, now);
         assert_eq!(newcomers.hold(&keys[0], now), Some(SHORT));
-        newcomers.passed(&keys[1], now);
+        newcomers.passed(&keys[1], now, now);
         assert_eq!(newcomers.hold(&keys[0], now), Some(SHORT), "the third has not had its pass");
         assert!(released.try_recv().is_err());
         assert_eq!(newcomers.hold(&keys[2], now), None, "the last goes on at once");
@@ -195,9 +208,9 @@ mod tests {
         let now = Instant::now();
         let (newcomers, mut released) = Newcomers::new(now);
         let keys = burst(&newcomers, FEW + 2, now);
-        assert_eq!(newcomers.hold(&keys[0], now), Some(SHORT));
-        assert_eq!(newcomers.hold(&keys[0], now + SHORT), Some(SHORT), "more than a few are left");
-        newcomers.passed(&keys[1], now + SHORT);
+        assert_eq!(newcomers.hold(&keys[0], now), Some(STANDSTILL));
+        assert_eq!(newcomers.hold(&keys[0], now + SHORT), Some(STANDSTILL), "more than a few are left");
+        newcomers.passed(&keys[1], now, now + SHORT);
         assert_eq!(released.try_recv(), Ok(keys[0].clone()));
         assert_eq!(newcomers.hold(&keys[0], now + SHORT), None);
     }
@@ -207,10 +220,10 @@ mod tests {
         let now = Instant::now();
         let (newcomers, _released) = Newcomers::new(now);
         let keys = burst(&newcomers, 100, now);
-        assert_eq!(newcomers.hold(&keys[0], now), Some(SHORT));
+        assert_eq!(newcomers.hold(&keys[0], now), Some(STANDSTILL));
         assert_eq!(newcomers.hold(&keys[0], now + STANDSTILL), None);
         let later = now + STANDSTILL * 2;
-        assert_eq!(newcomers.hold(&keys[1], later), Some(SHORT), "its own pass is progress");
+        assert_eq!(newcomers.hold(&keys[1], later), Some(STANDSTILL), "its own pass is progress");
         assert_eq!(newcomers.hold(&keys[1], later + STANDSTILL), None);
     }
 
@@ -222,13 +235,27 @@ mod tests {
         let mut waited = Duration::ZERO;
         for second in 1..100 {
             let now = start + Duration::from_secs(second);
-            newcomers.passed(&keys[second as usize], now);
+            newcomers.passed(&keys[second as usize], now, now);
             match newcomers.hold(&keys[0], now) {
                 Some(_) => waited = Duration::from_secs(second),
                 None => break,
             }
         }
         assert_eq!(waited, LONGEST, "from the end of its first pass, one second after it came");
+    }
+
+    #[test]
+    fn a_held_fleet_that_a_later_pass_does_not_hold_waits_no_more() {
+        let now = Instant::now();
+        let (newcomers, _released) = Newcomers::new(now);
+        let keys = burst(&newcomers, 100, now);
+        assert!(newcomers.hold(&keys[0], now).is_some());
+        newcomers.passed(&keys[0], now, now);
+        assert_eq!(newcomers.n_held(), 1, "the pass that held it is over");
+        // It was edited and is invalid: its next pass ends before anybody asks.
+        let later = now + SHORT;
+        newcomers.passed(&keys[0], later, later);
+        assert_eq!(newcomers.n_held(), 0);
     }
 
     #[test]

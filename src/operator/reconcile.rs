@@ -119,10 +119,10 @@ pub fn key_of(fleet: &WatchedFleet) -> FleetKey {
 
 /// One pass, bounded in time. Standbys return at once: becoming leader brings a pass for every fleet.
 pub async fn reconcile(fleet: Arc<WatchedFleet>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
-    let key = key_of(&fleet);
+    let (key, started) = (key_of(&fleet), Instant::now());
     let result = bounded(&fleet, &key, &ctx).await;
     if ctx.leadership.is_leader() {
-        ctx.newcomers.passed(&key, Instant::now());
+        ctx.newcomers.passed(&key, started, Instant::now());
     } else {
         // Whoever leads now has newcomers of its own.
         ctx.newcomers.unhold(&key);

@@ -12,7 +12,8 @@ use crate::{
 
 /// Fleets of the burst.
 const N: usize = 40;
-/// So many that have not had their first pass hold nobody (`operator/newcomers.rs`); each may lack both Services.
+/// So many that have not had their first pass hold others for a second only (`operator/newcomers.rs`); each may lack
+/// both Services.
 const FEW: usize = 8;
 
 pub async fn new_fleets_get_their_services_before_any_deployment(_: Arc<Suite>) -> TestResult {
