@@ -181,6 +181,7 @@ impl Gateway {
 
     /// What the debug port says of a path.
     pub(crate) async fn debug(&self, path: &str) -> Value {
+        settled().await;
         send(self.debug, "GET", path, &[], Vec::new()).await.json().await
     }
 
@@ -229,6 +230,7 @@ impl Gateway {
 
     /// Its metrics.
     pub(crate) async fn metrics(&self) -> String {
+        settled().await;
         let mut reply = send(self.admin, "GET", "/metrics", &[], Vec::new()).await;
         String::from_utf8(reply.bytes().await).unwrap()
     }
@@ -242,6 +244,11 @@ impl Gateway {
         });
         series.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
+}
+
+/// A call is counted right after its answer was written: for who has the answer, that is in a moment.
+async fn settled() {
+    sleep(Duration::from_millis(5)).await;
 }
 
 fn launch(file: &Path, log: &Path, more: &[String]) -> Child {

@@ -57,10 +57,10 @@ where
             return Turns::Other(Some(response));
         };
         let (head, answered) = response.into_parts();
-        // With it goes what counts the request: who has the answer finds it counted.
-        drop(answered);
         let ends = is_ending();
         let (mut rest, closes) = poll_fn(|cx| Poll::Ready(guard.answer(cx, &head, body.clone(), ends))).await;
+        // With it goes what counts the request and frees its place. Its client need not wait for that.
+        drop(answered);
         if poll_fn(|cx| guard.poll_rest(cx, &mut rest)).await.is_err() || closes {
             return Turns::Ended;
         }

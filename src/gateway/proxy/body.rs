@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{pipe, record::Record, relay::Relay};
+use super::{admit::Permit, pipe, record::Record, relay::Relay};
 use crate::gateway::{
     conn::{guard::Answering, turns::Whole},
     metrics::FleetMetrics,
@@ -137,27 +137,28 @@ pub struct Answer {
     finished: Option<Answering>,
     /// Counts it as long as it is open.
     gauge: Option<FleetMetrics>,
+    /// The place of a call that is over: what is to be learnt of it and to be freed can wait until its answer is out.
+    permit: Option<Permit>,
 }
 
 impl Answer {
+    fn new(inner: Inner) -> Self {
+        Self { inner, record: None, finished: None, gauge: None, permit: None }
+    }
+
     /// A whole body.
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self {
-            inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
-            record: None,
-            finished: None,
-            gauge: None,
-        }
+        Self::new(Inner::Whole(Some(bytes).filter(|b| !b.is_empty())))
     }
 
     /// What a server sends, as it comes.
     pub(crate) fn relay(relay: Relay) -> Self {
-        Self { inner: Inner::Relay(Box::new(relay)), record: None, finished: None, gauge: None }
+        Self::new(Inner::Relay(Box::new(relay)))
     }
 
     /// What a task of ours sends.
     pub(crate) fn pipe(reader: pipe::Reader) -> Self {
-        Self { inner: Inner::Pipe(reader), record: None, finished: None, gauge: None }
+        Self::new(Inner::Pipe(reader))
     }
 
     /// It is a stream of events.
@@ -173,6 +174,11 @@ impl Answer {
     pub(crate) fn gauged(&mut self, metrics: FleetMetrics) {
         metrics.streams.inc();
         self.gauge = Some(metrics);
+    }
+
+    /// Gives the place of its call back when it is done, or dropped.
+    pub(crate) fn frees(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
     /// Completes `record` at its end.

@@ -183,12 +183,13 @@ impl Context {
         self.record.status = arrived.status().as_u16();
         match arrived {
             Arrived::Whole { mut head, body, permit } => {
-                drop(permit);
                 self.dress(&mut head, session);
                 if body.len() <= super::exchange::SMALL as usize && !self.record.looked {
                     self.record.facts.look(&body);
                 }
-                self.finish(head, Answer::whole(body))
+                let mut answer = Answer::whole(body);
+                answer.frees(permit);
+                self.finish(head, answer)
             }
             Arrived::Stream { mut head, first, rest, lease, permit } => {
                 self.dress(&mut head, session);

@@ -19,7 +19,7 @@ use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 use tokio::{
     task::spawn_local,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
 use super::{admit::Permit, body::CutAnswer, context::SessionCall, sealing::Sealing, upstream::Lease};
@@ -74,9 +74,16 @@ pub(crate) struct Relay {
     mode: Mode,
     out: VecDeque<Bytes>,
     ended: bool,
+    silence: Option<Silence>,
+    /// Moved only when it fires, and not for every event.
     timer: Option<Pin<Box<Sleep>>>,
-    heard_at: Option<Instant>,
     pub(crate) facts: Facts,
+}
+
+/// Since when nothing came, and when that is a matter again: for a comment, or the end.
+struct Silence {
+    since: Instant,
+    due: Instant,
 }
 
 struct Rest {
@@ -98,8 +105,8 @@ impl Relay {
             mode,
             out: VecDeque::new(),
             ended: false,
+            silence: None,
             timer: None,
-            heard_at: None,
             facts: Facts::default(),
         }
     }
@@ -162,7 +169,7 @@ impl Relay {
     }
 
     fn take_in(&mut self, chunk: Bytes) {
-        self.heard_at = None;
+        self.silence = None;
         let session = self.carried.as_ref().and_then(|c| c.session.as_ref());
         match &mut self.mode {
             Mode::Raw => self.out.push_back(chunk),
@@ -234,20 +241,24 @@ impl Relay {
             Mode::Sealed(splitter, _) => splitter.at_boundary(),
         };
         let longest = self.carried.as_ref().map_or(Duration::MAX, |c| c.idle);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(KEEP_ALIVE)));
         let now = Instant::now();
-        let since = *self.heard_at.get_or_insert_with(|| {
-            timer.as_mut().reset(now + KEEP_ALIVE.min(longest));
-            now
-        });
+        let silence =
+            self.silence.get_or_insert_with(|| Silence { since: now, due: now + KEEP_ALIVE.min(longest) });
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(silence.due)));
         if timer.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
+        if now < silence.due {
+            // It was set in an earlier silence.
+            timer.as_mut().reset(silence.due);
+            return Poll::Ready(true);
+        }
         // For the next comment, or for the end, whichever comes first.
-        let left = longest.saturating_sub(now.duration_since(since));
-        timer.as_mut().reset(now + KEEP_ALIVE.min(left));
+        let silent = now.duration_since(silence.since);
+        silence.due = now + KEEP_ALIVE.min(longest.saturating_sub(silent));
+        timer.as_mut().reset(silence.due);
         let over = self.carried.as_ref().and_then(|c| c.end).is_some_and(|end| now >= end);
-        if over || now.duration_since(since) >= longest {
+        if over || silent >= longest {
             let ended = self.end_for_the_server(&Fault::UpstreamTimeout);
             return Poll::Ready(ended);
         }

@@ -66,8 +66,10 @@ impl Bench {
             } else {
                 let _ = write!(
                     text,
-                    ", {} µs CPU a request, added p50/p99/p99.9 {:.0}/{:.0}/{:.0} µs ({}/{}/{} in all), {} MiB",
+                    ", {} µs CPU a request, {} at {}/s, added p50/p99/p99.9 {:.0}/{:.0}/{:.0} µs ({}/{}/{} in all), {} MiB",
                     number("micros", 1),
+                    number("micros at rate", 1),
+                    self.args.rate,
                     added("p50"),
                     added("p99"),
                     added("p999"),
@@ -130,11 +132,15 @@ fn under_load(args: &Args, target: &Target, era: Era, round: usize) -> anyhow::R
             time,
             grace: Duration::from_secs(2),
         };
+        let before = machine::cpu(&pids);
         let open = load::open(target.addr, era, "answer", rate).await?;
+        let at_rate =
+            (machine::cpu(&pids) - before) / (rate.per_second * (rate.warm + rate.time).as_secs_f64());
         let p = |share| open.delays.micros(share);
         Ok(Numbers::from([
             ("thousands", closed.answers as f64 / closed.seconds / 1e3),
             ("micros", closed.cpu * 1e6 / closed.answers as f64),
+            ("micros at rate", at_rate * 1e6),
             ("bad", (closed.bad + open.bad + open.lost) as f64),
             ("p50", p(0.5)),
             ("p99", p(0.99)),
