@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, response};
+use http::{Method, Request, response};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -74,10 +74,10 @@ pub(crate) struct Whole {
 pub(crate) enum Asked {
     /// A plain answer.
     Plain(Box<Begun>),
-    /// Another one, of which these bytes were read.
-    Other(Direct, Bytes),
+    /// Another one, to a request of this method, of which these bytes were read.
+    Other(Direct, Method, Bytes),
     /// Not a byte was delivered.
-    Unsent,
+    Unsent(Box<Request<Outgoing>>),
     /// The connection ended; the server may have seen the request.
     Broken,
 }
@@ -102,11 +102,14 @@ impl Direct {
     }
 
     /// Sends a request and reads the head of its answer, whose body is taken if it has `longest` bytes at most.
-    pub(crate) async fn ask(mut self, request: &Request<Outgoing>, longest: u64) -> Asked {
-        match self.write(request).await {
+    pub(crate) async fn ask(mut self, request: Box<Request<Outgoing>>, longest: u64) -> Asked {
+        match self.write(&request).await {
             Ok(()) => {}
-            Err(delivered) => return if delivered { Asked::Broken } else { Asked::Unsent },
+            Err(delivered) => return if delivered { Asked::Broken } else { Asked::Unsent(request) },
         }
+        let method = request.method().clone();
+        // While its server is at it, and not when the client waits for its answer.
+        drop(request);
         let mut bytes = BytesMut::new();
         loop {
             if !matches!(self.read(&mut bytes).await, Ok(1..)) {
@@ -117,7 +120,7 @@ impl Direct {
                 wire::Scan::Plain(frame) => {
                     return Asked::Plain(Box::new(Begun { connection: self, bytes, frame }));
                 }
-                wire::Scan::Other => return Asked::Other(self, bytes.freeze()),
+                wire::Scan::Other => return Asked::Other(self, method, bytes.freeze()),
             }
         }
     }
@@ -168,13 +171,13 @@ impl Direct {
     /// request itself.
     pub(crate) async fn into_answered(
         self,
-        request: &Request<Outgoing>,
+        method: Method,
         first: Bytes,
     ) -> hyper::Result<(SendRequest<Outgoing>, http::Response<hyper::body::Incoming>)> {
         let mute = Rc::new(Cell::new(true));
         let mut sender = self.shared(first, Rc::clone(&mute)).await?;
         let mut stand_in = Request::new(Outgoing::default());
-        stand_in.method_mut().clone_from(request.method());
+        *stand_in.method_mut() = method;
         let answer = sender.send_request(stand_in).await?;
         mute.set(false);
         Ok((sender, answer))

@@ -21,7 +21,7 @@ use crate::gateway::{
     mcp::{
         answers::{self, Fault},
         envelope::{Envelope, Kind},
-        era, splice, sse,
+        era, result, splice, sse,
     },
     metrics::{Method as McpMethod, RetryReason},
     seal::{OpenError, Purpose},
@@ -216,7 +216,7 @@ async fn any(
             Ok(permit) => permit,
             Err(shed) => return unserved(context, shed, id),
         };
-        let endpoint = Arc::clone(&permit.endpoint);
+        let serial = permit.endpoint.serial;
         // Kept for a second pod, where there may be one; a failed connection hands the request back.
         let kept = repeatable.then(|| (headers.clone(), body.clone()));
         let failure = match send(&context, permit, headers, body).await {
@@ -228,7 +228,7 @@ async fn any(
             Ok(arrived) => return pass(context, arrived, id, echo),
             Err(failure) => Ok(failure),
         };
-        tried.push(endpoint.serial);
+        tried.push(serial);
         let undelivered = matches!(&failure, Ok(Failure::Undelivered(_)));
         // Where every pod has been tried, the last one's own words are the answer.
         let untried = |e: &Arc<Endpoint>| e.phase() == Phase::Ready && !tried.contains(&e.serial);
@@ -292,27 +292,27 @@ fn pass(mut context: Context, arrived: Arrived, id: Option<&RawValue>, echo: Ech
     if !mints(context.record.method) {
         return context.pass(arrived, SessionHeader::Remove, None, tail);
     }
-    let sealing = Sealing {
+    let sealing = |context: &Context, permit: &Permit| Sealing {
         gateway: Arc::clone(&context.worker.gateway),
         fleet: Arc::clone(&context.fleet),
-        endpoint: Arc::clone(&arrived.permit().endpoint),
+        endpoint: Arc::clone(&permit.endpoint),
         echo,
     };
     match arrived {
-        Arrived::Whole { mut head, body, permit } => {
+        Arrived::Whole { mut head, mut body, permit } => {
             context.record.looked = true;
-            let body = match sealing.rewritten(&body, &mut context.record.facts) {
-                Some(sealed) => {
-                    head.headers.remove(http::header::CONTENT_LENGTH);
-                    sealed
-                }
-                None => body,
-            };
+            if result::may_matter(&body)
+                && let Some(sealed) = sealing(&context, &permit).rewritten(&body, &mut context.record.facts)
+            {
+                head.headers.remove(http::header::CONTENT_LENGTH);
+                body = sealed;
+            }
             context.pass(Arrived::Whole { head, body, permit }, SessionHeader::Remove, None, tail)
         }
         Arrived::Stream { head, first, rest, lease, permit } => {
             let mode = is_event_stream(&head.headers)
-                .then(|| Mode::Sealed(Box::new(sse::Splitter::new(LARGEST_EVENT)), Box::new(sealing)));
+                .then(|| (Box::new(sse::Splitter::new(LARGEST_EVENT)), Box::new(sealing(&context, &permit))))
+                .map(|(splitter, sealing)| Mode::Sealed(splitter, sealing));
             let arrived = Arrived::Stream { head, first, rest, lease, permit };
             context.pass(arrived, SessionHeader::Remove, mode, tail)
         }

@@ -230,12 +230,12 @@ impl Pool {
     ) -> Result<Answered, SendError> {
         let way = match way {
             Way::Direct(connection) if Direct::takes(&request) => {
-                return match connection.ask(&request, longest).await {
+                return match connection.ask(request, longest).await {
                     Asked::Plain(begun) => Ok(Answered::Plain(begun)),
-                    Asked::Unsent => Err(SendError::Connect(request)),
+                    Asked::Unsent(request) => Err(SendError::Connect(request)),
                     Asked::Broken => Err(SendError::Broken),
-                    Asked::Other(connection, first) => {
-                        let answered = Box::pin(connection.into_answered(&request, first)).await;
+                    Asked::Other(connection, method, first) => {
+                        let answered = Box::pin(connection.into_answered(method, first)).await;
                         let (sender, answer) = answered.map_err(|_| SendError::Broken)?;
                         Ok(self.lease(endpoint, sender, answer))
                     }

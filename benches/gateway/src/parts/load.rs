@@ -15,11 +15,34 @@ use crate::{
 };
 
 impl Bench {
-    /// Closed and open loop, both eras; idle memory before them.
+    /// Closed and open loop, both eras; idle memory before them. All start anew in each round: where the memory and the
+    /// threads of a process come to lie decides some microseconds for as long as it lives.
     pub fn load(&mut self) -> anyhow::Result<()> {
-        let upstream = self.upstream(1)?;
-        let targets = self.start_all(&upstream)?;
-        std::thread::sleep(Duration::from_secs(1));
+        let mut eras = [(Era::Modern, ByPeer::new()), (Era::Legacy, ByPeer::new())];
+        for round in 0..self.args.rounds {
+            let upstream = self.upstream(1)?;
+            let targets = self.start_all(&upstream)?;
+            std::thread::sleep(Duration::from_secs(1));
+            if round == 0 {
+                self.idle_memory(&targets);
+            }
+            for (era, samples) in &mut eras {
+                for target in order(&targets.iter().collect::<Vec<_>>(), round) {
+                    let one = samples.entry(target.peer.name()).or_default();
+                    let args = &self.args;
+                    one.measure(args.foreign, args.again, || Ok((under_load(args, target, *era)?, ())));
+                    let remark = one.remark();
+                    println!("round {} {} {}{remark}", round + 1, era.name(), target.peer.name());
+                }
+            }
+        }
+        for (era, samples) in &eras {
+            self.load_rows(*era, samples);
+        }
+        Ok(())
+    }
+
+    fn idle_memory(&mut self, targets: &[Target]) {
         for target in targets.iter().filter(|t| t.peer != Peer::Direct) {
             let [mib, pss] = [machine::rss_kib, machine::pss_kib].map(|of| of(&target.pids()) / 1024.0);
             self.note(
@@ -30,32 +53,18 @@ impl Bench {
                 self.report.at_most("idle memory of ours", 12.0, mib, "MiB", 1);
             }
         }
-        for era in [Era::Modern, Era::Legacy] {
-            let mut samples = ByPeer::new();
-            for round in 0..self.args.rounds {
-                for target in order(&targets.iter().collect::<Vec<_>>(), round) {
-                    let one = samples.entry(target.peer.name()).or_default();
-                    let args = &self.args;
-                    one.measure(args.foreign, args.again, || Ok((under_load(args, target, era, round)?, ())));
-                    let remark = one.remark();
-                    println!("round {} {} {}{remark}", round + 1, era.name(), target.peer.name());
-                }
-            }
-            self.load_rows(era, &targets, &samples);
-        }
-        Ok(())
     }
 
-    fn load_rows(&mut self, era: Era, targets: &[Target], samples: &ByPeer) {
+    fn load_rows(&mut self, era: Era, samples: &ByPeer) {
         self.tally(samples);
-        for target in targets {
-            let name = target.peer.name();
+        for peer in self.with_direct() {
+            let name = peer.name();
             let one = &samples[name];
             let number = |n: &str, digits| one.of(n).show(digits);
             let direct = |n: &str| samples["direct"].of(n).median;
             let added = |n: &str| one.of(n).median - direct(n);
             let mut text = format!("{} k/s", number("thousands", 1));
-            if target.peer == Peer::Direct {
+            if peer == Peer::Direct {
                 let _ = write!(
                     text,
                     ", p50/p99/p99.9 {}/{}/{} µs",
@@ -117,10 +126,10 @@ impl Bench {
 }
 
 /// Closed loop for what it costs, then the open one for how long it takes.
-fn under_load(args: &Args, target: &Target, era: Era, round: usize) -> anyhow::Result<Numbers> {
+fn under_load(args: &Args, target: &Target, era: Era) -> anyhow::Result<Numbers> {
     let pids = target.pids();
     let time = Duration::from_secs_f64(args.seconds);
-    let warm = Duration::from_millis(if round == 0 { 1500 } else { 500 });
+    let warm = Duration::from_millis(1500);
     load::block_on(async {
         let closed = load::closed(target.addr, era, args.connections, warm, time, &pids).await?;
         ensure!(closed.answers > 0, "no answers");
