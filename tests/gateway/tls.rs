@@ -41,7 +41,11 @@ const B: (&str, &str) = (
 
 /// A gateway with the certificate of a.example, which clients may ask for.
 async fn secured(pods: &[Pod]) -> Alone {
-    let mut fleet = fleet("demo", pods, &json!({}));
+    secured_with(pods, json!({})).await
+}
+
+async fn secured_with(pods: &[Pod], settings: Value) -> Alone {
+    let mut fleet = fleet("demo", pods, &settings);
     fleet["hostnames"] = json!(["a.example", "b.example"]);
     Alone::configured(pods, &fleet, |folder, config| {
         std::fs::write(folder.join("tls.cert"), A.0).unwrap();
@@ -163,6 +167,24 @@ async fn http2_carries_calls_side_by_side() {
     });
     futures::future::join_all(calls).await;
     assert_eq!(pods[0].calls("whoami").len(), 20);
+}
+
+// A call is over when its answer is there, however long its client takes to read it.
+#[tokio::test]
+async fn a_client_of_http2_that_does_not_read_holds_no_place() {
+    let pods = [Pod::start("one", Speaks::Both).await];
+    let alone = secured_with(&pods, json!({"maxRequestsPerPod": 1})).await;
+    let stream = soon("a handshake", shake(&alone, (A.0, "a.example"), "h2")).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    // No room for any of an answer.
+    let (mut lazy, connection) =
+        builder.initial_stream_window_size(0).handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let unread = soon("a head", lazy.send_request(call(1, "whoami"))).await.unwrap();
+    assert_eq!(unread.status(), StatusCode::OK);
+    let answer = soon("an answer", h2(&alone).await.send_request(call(2, "whoami"))).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    drop(unread);
 }
 
 // Over HTTP/2 no guard has judged the head: a routing header that stands there twice is refused all the same.

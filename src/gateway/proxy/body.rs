@@ -181,6 +181,11 @@ impl Answer {
         self.permit = Some(permit);
     }
 
+    /// Gives that place back now.
+    pub(crate) fn free(&mut self) {
+        self.permit = None;
+    }
+
     /// Completes `record` at its end.
     pub(crate) fn recorded(&mut self, record: Box<Record>) {
         self.record = Some(record);

@@ -57,6 +57,9 @@ pub async fn serve(
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.body_mut().tell(answering);
+    } else {
+        // HTTP/2: this client may let its answer wait for as long as it likes, and with it nobody else.
+        response.body_mut().free();
     }
     response
 }
