@@ -217,6 +217,14 @@ pub async fn nonsense_is_refused_or_contained(_: Arc<Suite>) -> TestResult {
         }
     })
     .await?;
+    // A new fleet has its status before its Deployment, for which it waits until the others have theirs.
+    wait::until("the end of the burst", BACKLOG, async || {
+        match operator.metric("mcp_fleet_operator_fleets_held") {
+            held if held <= 0.0 => Ok(()),
+            held => Err(format!("{held} fleets are held")),
+        }
+    })
+    .await?;
     let start = Instant::now();
     ns.fleet("good", "{server: {image: a}, autoscaling: {}}").await?;
     common::wait_children(&ns, &suite.client, "good", 7).await?;
