@@ -29,9 +29,7 @@ use mcp_fleet::{
 /// A share of the Knative autoscaler's flaps that ours may have.
 const FLAPS: f64 = 1.0 / 20.0;
 
-/// Balanced with each actuator, and how a target calls it. Whether it is on the Pareto front is judged where its
-/// decisions are carried out as they are made, which is how the others do it; what an HPA, which looks every 15 s,
-/// makes of them is told.
+/// Balanced with each actuator, and how a target calls it.
 const OURS: [(Kind, &str); 2] =
     [(Kind::Balanced, "Balanced through an HPA"), (Kind::Direct, "Balanced by Direct")];
 
@@ -219,11 +217,7 @@ impl Judged {
             self.name,
             self.dominated.len()
         );
-        if self.kind == Kind::Direct {
-            report.zero(&what, off.len(), &who.join("; "));
-        } else {
-            report.row(&what, format!("{} ({})", off.len(), who.join("; ")));
-        }
+        report.zero(&what, off.len(), &who.join("; "));
         let share = if knative_flaps > 0.0 { self.flaps / knative_flaps } else { 0.0 };
         let what = format!(
             "{}: flaps by those of KPA, means over all scenarios ({:.1} and {knative_flaps:.1})",

@@ -217,7 +217,7 @@ pub async fn nonsense_is_refused_or_contained(_: Arc<Suite>) -> TestResult {
         }
     })
     .await?;
-    // A new fleet has its status before its Deployment, for which it waits until the others have theirs.
+    // A new fleet has its status before its Deployment, which it gets once all others have had their first pass.
     wait::until("the end of the burst", BACKLOG, async || {
         match operator.metric("mcp_fleet_operator_fleets_held") {
             held if held <= 0.0 => Ok(()),

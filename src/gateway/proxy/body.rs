@@ -176,13 +176,13 @@ impl Answer {
         self.gauge = Some(metrics);
     }
 
-    /// Gives the place of its call back when it is done, or dropped.
-    pub(crate) fn frees(&mut self, permit: Permit) {
+    /// Holds the place of its call until it is done, or dropped.
+    pub(crate) fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);
     }
 
     /// Gives that place back now.
-    pub(crate) fn free(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.permit = None;
     }
 

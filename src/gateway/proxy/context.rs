@@ -188,7 +188,7 @@ impl Context {
                     self.record.facts.look(&body);
                 }
                 let mut answer = Answer::whole(body);
-                answer.frees(permit);
+                answer.hold(permit);
                 self.finish(head, answer)
             }
             Arrived::Stream { mut head, first, rest, lease, permit } => {

@@ -311,8 +311,8 @@ fn pass(mut context: Context, arrived: Arrived, id: Option<&RawValue>, echo: Ech
         }
         Arrived::Stream { head, first, rest, lease, permit } => {
             let mode = is_event_stream(&head.headers)
-                .then(|| (Box::new(sse::Splitter::new(LARGEST_EVENT)), Box::new(sealing(&context, &permit))))
-                .map(|(splitter, sealing)| Mode::Sealed(splitter, sealing));
+                .then(|| Box::new(sealing(&context, &permit)))
+                .map(|sealing| Mode::Sealed(Box::new(sse::Splitter::new(LARGEST_EVENT)), sealing));
             let arrived = Arrived::Stream { head, first, rest, lease, permit };
             context.pass(arrived, SessionHeader::Remove, mode, tail)
         }

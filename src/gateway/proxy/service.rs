@@ -59,7 +59,7 @@ pub async fn serve(
         response.body_mut().tell(answering);
     } else {
         // HTTP/2: this client may let its answer wait for as long as it likes, and with it nobody else.
-        response.body_mut().free();
+        response.body_mut().release();
     }
     response
 }

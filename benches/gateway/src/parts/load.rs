@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Bench {
-    /// Closed and open loop, both eras; idle memory before them. All start anew in each round: where the memory and the
-    /// threads of a process come to lie decides some microseconds for as long as it lives.
+    /// Closed and open loop, both eras; idle memory before them. All start anew in each round: delays differ from
+    /// one start of a process to the next by some microseconds, and one start is one sample.
     pub fn load(&mut self) -> anyhow::Result<()> {
         let mut eras = [(Era::Modern, ByPeer::new()), (Era::Legacy, ByPeer::new())];
         for round in 0..self.args.rounds {
