@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use bytes::Bytes;
 use mcp_fleet::gateway::{
     conn::{
+        chunks::{Chunks, Progress},
         usual::{Usual, look},
         wire::{Scan, scan},
     },
@@ -232,22 +233,48 @@ fn route(input: &[u8]) {
     }
 }
 
-/// The answer of a server. What is taken for plain is framed by one length and by nothing else, whatever follows
-/// it, and no piece of its head is taken for anything yet.
+/// The answer of a server. What is taken for plain, or for one in chunks, is framed by that and by nothing else,
+/// whatever follows it, and no piece of its head is taken for anything yet.
 fn answer(input: &[u8]) {
     const LONGEST: u64 = 1024;
-    let Scan::Plain(frame) = scan(input, LONGEST) else { return };
-    assert!(frame.head_len <= input.len() && frame.body_len as u64 <= LONGEST);
-    assert!(input[..frame.head_len].ends_with(b"\n"));
-    let head = &input[..frame.head_len];
-    assert_eq!(scan(head, LONGEST), Scan::Plain(frame.clone()), "what follows a head means nothing for it");
-    assert_eq!(scan(&head[..head.len() - 1], LONGEST), Scan::Partial);
-    let Some(head) = frame.head(&Bytes::copy_from_slice(input)) else { return };
-    assert!(!head.headers.contains_key("transfer-encoding"));
-    let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
-    assert_eq!(lengths.len(), 1);
-    let told = lengths[0].to_str().ok().and_then(|n| n.parse::<usize>().ok());
-    assert_eq!(told, Some(frame.body_len));
+    let scanned = scan(input, LONGEST);
+    let (Scan::Plain(head, _) | Scan::Chunked(head)) = &scanned else { return };
+    assert!(head.len <= input.len());
+    let (own, body) = input.split_at(head.len);
+    assert!(own.ends_with(b"\n"));
+    assert_eq!(scan(own, LONGEST), scanned, "what follows a head means nothing for it");
+    assert_eq!(scan(&own[..own.len() - 1], LONGEST), Scan::Partial);
+    let parts = head.parts(&Bytes::copy_from_slice(input));
+    let all = |name| parts.iter().flat_map(|parts| parts.headers.get_all(name)).collect::<Vec<_>>();
+    let (lengths, codings) = (all("content-length"), all("transfer-encoding"));
+    if let Scan::Plain(_, length) = scanned {
+        assert!(length as u64 <= LONGEST && codings.is_empty());
+        assert!(parts.is_none() || lengths.len() == 1);
+        assert!(lengths.iter().all(|told| told.to_str().is_ok_and(|n| n.parse() == Ok(length))));
+    } else {
+        assert!(lengths.is_empty() && (parts.is_none() || codings.len() == 1));
+        chunks(body);
+    }
+}
+
+/// A body in chunks. However it comes in pieces, it ends where it ends as a whole, and carries the same.
+fn chunks(input: &[u8]) {
+    let decode = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut chunks, mut data, mut at) = (Chunks::of_answer(), Vec::new(), 0);
+        for piece in pieces {
+            let (taken, progress) = chunks.advance(piece, |bytes| data.extend_from_slice(bytes));
+            at += taken;
+            if progress != Progress::More {
+                return (data, at, progress);
+            }
+            assert_eq!(taken, piece.len());
+        }
+        (data, at, Progress::More)
+    };
+    let whole = decode(&mut std::iter::once(input));
+    assert!(whole.0.len() <= input.len() && whole.1 <= input.len());
+    let size = 1 + input.first().map_or(0, |byte| usize::from(byte % 7));
+    assert_eq!(decode(&mut input.chunks(size)), whole, "in pieces of {size}");
 }
 
 /// The request of a client. What is taken for usual is framed by its one length and by nothing else, whatever follows

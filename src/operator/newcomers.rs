@@ -22,8 +22,8 @@ use crate::domain::FleetKey;
 /// time, are no burst, but a burst begins with a few.
 const FEW: usize = 8;
 const SHORT: Duration = Duration::from_secs(1);
-/// Where no new fleet got its first pass for so long, the others wait no more: what stands in the way of one, such
-/// as a webhook that hangs, is not the others' matter.
+/// Where no new fleet got a child for so long, the others wait no more: what stands in the way of one, such as a
+/// webhook that hangs, is not the others' matter.
 const STANDSTILL: Duration = Duration::from_secs(2);
 /// No fleet waits longer, however many come.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -37,7 +37,7 @@ pub struct Newcomers {
 struct Inner {
     /// They have not had their first pass.
     expected: HashSet<FleetKey>,
-    /// When one of them last had it.
+    /// When one of them last got a child, or had that pass.
     moved_at: Instant,
     /// They had it, and wait for the others.
     held: HashMap<FleetKey, Held>,
@@ -64,6 +64,15 @@ impl Newcomers {
             inner.moved_at = now;
         }
         inner.expected.insert(key);
+    }
+
+    /// A child of a fleet was written. First passes run side by side, and where the API server is slow they all end
+    /// late; that is no reason to go on without them.
+    pub fn wrote(&self, key: &FleetKey, now: Instant) {
+        let mut inner = self.inner.lock();
+        if inner.expected.contains(key) {
+            inner.moved_at = now;
+        }
     }
 
     /// A pass of a fleet is over that began at `started`. Once only a few are due, those that wait look again; once none
@@ -225,6 +234,22 @@ mod tests {
         let later = now + STANDSTILL * 2;
         assert_eq!(newcomers.hold(&keys[1], later), Some(STANDSTILL), "its own pass is progress");
         assert_eq!(newcomers.hold(&keys[1], later + STANDSTILL), None);
+    }
+
+    #[test]
+    fn first_passes_that_take_long_are_no_standstill() {
+        let now = Instant::now();
+        let (newcomers, _released) = Newcomers::new(now);
+        let keys = burst(&newcomers, 100, now);
+        assert_eq!(newcomers.hold(&keys[0], now), Some(STANDSTILL));
+        newcomers.wrote(&keys[1], now + SHORT);
+        assert_eq!(newcomers.hold(&keys[0], now + STANDSTILL), Some(STANDSTILL));
+        newcomers.wrote(&keys[0], now + STANDSTILL);
+        assert_eq!(
+            newcomers.hold(&keys[0], now + STANDSTILL + SHORT),
+            None,
+            "its own writes are no progress"
+        );
     }
 
     #[test]

@@ -246,6 +246,7 @@ impl Context {
                         scaler::victims::mark(self, key, &fleet.uid, target).await;
                     }
                     let outcome = applier.child(&fleet, child).await?;
+                    self.newcomers.wrote(key, Instant::now());
                     self.count(child);
                     match outcome {
                         Outcome::Done(note) => notes.extend(note),

@@ -187,6 +187,31 @@ async fn a_client_of_http2_that_does_not_read_holds_no_place() {
     drop(unread);
 }
 
+// Over HTTP/2 nobody refuses a HEAD. Its answer tells of a body that does not come.
+#[tokio::test]
+async fn a_head_request_waits_for_no_body() {
+    let pods = [Pod::start("one", Speaks::Both).await];
+    pods[0].script(|seen, out| {
+        let framing = match seen.path.as_str() {
+            "/sized" => "content-length: 500",
+            "/chunked" => "transfer-encoding: chunked",
+            _ => return None,
+        };
+        let (out, answer) = (out.clone(), format!("HTTP/1.1 200 OK\r\nx-is: head\r\n{framing}\r\n\r\n"));
+        (seen.http == "HEAD").then(|| async move { out.raw(answer).await }.boxed())
+    });
+    let alone = secured(&pods).await;
+    let mut sender = h2(&alone).await;
+    for path in ["sized", "chunked", "sized"] {
+        let request = Request::head(format!("https://a.example/{path}")).body(Full::default()).unwrap();
+        let answer = soon("an answer", sender.send_request(request)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        assert_eq!(answer.headers()["x-is"], "head", "{path}");
+        let body = soon("its end", answer.into_body().collect()).await.unwrap();
+        assert!(body.to_bytes().is_empty(), "{path}");
+    }
+}
+
 // Over HTTP/2 no guard has judged the head: a routing header that stands there twice is refused all the same.
 #[tokio::test]
 async fn http2_repeats_no_routing_header() {

@@ -1,5 +1,5 @@
-//! Connections to servers: plain answers are read by the request itself, every other one by hyper on the same
-//! connection. Whatever shape an answer has and however it is cut, the client gets it whole, and a connection is
+//! Connections to servers: plain answers and chunked ones are read by the request itself, every other one by hyper on
+//! the same connection. Whatever shape an answer has and however it is cut, the client gets it whole, and a connection is
 //! used again if and only if nothing is left on it.
 
 use std::{net::SocketAddr, time::Duration};
@@ -22,6 +22,9 @@ const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text
 
 type Answer = fn(Out) -> BoxFuture<'static, ()>;
 
+/// The head of an answer in chunks.
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n";
+
 fn call(name: &str) -> Value {
     modern(1, "tools/call", json!({"name": name}))
 }
@@ -40,6 +43,15 @@ fn plain(more: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{more}\r\n{BODY}",
         BODY.len()
+    )
+}
+
+/// An answer in two chunks, with more lines in its head, behind the size of its chunks and in its trailer.
+fn chunked(head: &str, extension: &str, trailer: &str) -> String {
+    let (one, two) = BODY.split_at(20);
+    let (m, n) = (one.len(), two.len());
+    format!(
+        "{CHUNKED}{head}\r\n{m:x}{extension}\r\n{one}\r\n{n:04X}{extension}\r\n{two}\r\n0{extension}\r\n{trailer}\r\n"
     )
 }
 
@@ -79,15 +91,25 @@ async fn an_answer_in_any_shape_arrives_whole_and_leaves_its_connection_usable()
         }),
         ("chunked", |out| {
             async move {
-                out.raw(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
-                )
-                .await;
+                out.raw(format!("{CHUNKED}\r\n")).await;
                 let (one, two) = BODY.split_at(20);
                 out.chunk(one).await;
                 sleep(Duration::from_millis(5)).await;
                 out.chunk(two).await;
                 out.finish().await;
+            }
+            .boxed()
+        }),
+        ("chunked at once", |out| async move { out.raw(chunked("", "", "")).await }.boxed()),
+        ("chunked with more", |out| {
+            async move { out.raw(chunked("", " ;a=\"b\"", "X-Sum: 1\r\nx: y\r\n")).await }.boxed()
+        }),
+        ("chunked and dripping", |out| {
+            async move {
+                for byte in chunked("x-note: slow\r\n", ";e", "x: y\r\n").as_bytes().chunks(3) {
+                    out.raw(byte).await;
+                    sleep(Duration::from_millis(1)).await;
+                }
             }
             .boxed()
         }),
@@ -101,14 +123,17 @@ async fn an_answer_in_any_shape_arrives_whole_and_leaves_its_connection_usable()
         }),
     ])
     .await;
-    for name in ["at once", "head first", "dripping", "chunked", "at once", "interim", "chunked", "at once"] {
+    let early = ["at once", "head first", "dripping", "chunked", "at once"];
+    let more = ["chunked at once", "chunked with more", "chunked and dripping"];
+    // From the interim answer on the connection is hyper's.
+    let late = ["interim", "chunked", "at once"];
+    let names: Vec<&str> = [&early[..], &more, &late, &more].concat();
+    for name in &names {
         scripted_text(&world, name).await;
     }
-    let all: Vec<usize> = ["at once", "head first", "dripping", "chunked", "interim"]
-        .iter()
-        .flat_map(|n| connections(&pod, n))
-        .collect();
-    assert_eq!(all.len(), 8);
+    let different: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+    let all: Vec<usize> = different.iter().flat_map(|n| connections(&pod, n)).collect();
+    assert_eq!(all.len(), names.len());
     // hyper believes that it has sent what it is handed the answer to; the server must not hear of that.
     assert!(pod.all().iter().all(|seen| seen.path == "/mcp"), "{:?}", pod.all());
     // Two threads at most have opened one each.
@@ -129,10 +154,26 @@ async fn a_connection_with_something_left_on_it_is_not_used_again() {
             .boxed()
         }),
         ("close", |out| async move { out.raw(plain("Connection: x, Close\r\n")).await }.boxed()),
+        ("more than chunks", |out| {
+            async move { out.raw(chunked("", "", "") + "HTTP/1.1 200 OK\r\n\r\n").await }.boxed()
+        }),
+        ("later than chunks", |out| {
+            async move {
+                out.raw(chunked("", "", "")).await;
+                sleep(Duration::from_millis(20)).await;
+                out.raw("0\r\n\r\n").await;
+            }
+            .boxed()
+        }),
+        ("close after chunks", |out| {
+            async move { out.raw(chunked("connection: close\r\n", "", "")).await }.boxed()
+        }),
         ("old", |out| async move { out.raw(plain("").replacen("1.1", "1.0", 1)).await }.boxed()),
     ])
     .await;
-    for name in ["more", "later", "close", "old"] {
+    let names =
+        ["more", "later", "close", "more than chunks", "later than chunks", "close after chunks", "old"];
+    for name in names {
         for _ in 0..6 {
             scripted_text(&world, name).await;
             sleep(Duration::from_millis(60)).await;
@@ -161,11 +202,40 @@ async fn an_answer_that_ends_early_fails_its_call_and_no_other() {
             }
             .boxed()
         }),
+        ("in a chunk", |out| {
+            async move {
+                out.raw(&chunked("", "", "")[..CHUNKED.len() + 12]).await;
+                out.cut();
+            }
+            .boxed()
+        }),
+        ("before the last chunk", |out| {
+            async move {
+                out.raw(chunked("", "", "").strip_suffix("0\r\n\r\n").unwrap()).await;
+                out.cut();
+            }
+            .boxed()
+        }),
+        ("in the trailer", |out| {
+            async move {
+                out.raw(chunked("", "", "x: y").strip_suffix("\r\n").unwrap()).await;
+                out.cut();
+            }
+            .boxed()
+        }),
+        ("no size", |out| {
+            async move { out.raw(format!("{CHUNKED}\r\nx{}", chunked("", "", ""))).await }.boxed()
+        }),
+        ("larger than its size", |out| {
+            async move { out.raw(format!("{CHUNKED}\r\n5\r\n{BODY}\r\n0\r\n\r\n")).await }.boxed()
+        }),
         ("no http", |out| async move { out.raw("SSH-2.0-OpenSSH_9.2\r\n\r\n").await }.boxed()),
         ("two lengths", |out| async move { out.raw(plain("content-length: 3\r\n")).await }.boxed()),
     ])
     .await;
-    for name in ["in the head", "in the body", "no http", "two lengths"] {
+    let chunked =
+        ["in a chunk", "before the last chunk", "in the trailer", "no size", "larger than its size"];
+    for name in [&["in the head", "in the body", "no http", "two lengths"][..], &chunked].concat() {
         let mut reply = world.gateway.modern(&call(name)).await;
         assert_eq!(reply.status, 503, "{name}");
         assert!(reply.json().await["error"]["code"].is_i64(), "{name}");

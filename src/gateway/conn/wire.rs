@@ -1,6 +1,6 @@
-//! HTTP/1.1 towards an endpoint for the common case: a small request, and an answer whose length its head tells.
-//! Pure. Whatever is not that common case is named as such, and hyper reads it: there is no second reading of
-//! chunked bodies, interim answers or streams.
+//! HTTP/1.1 towards an endpoint for the common cases: a small request, and an answer whose length its head tells or
+//! that comes in chunks (`chunks`). Pure. Whatever is neither is named as such, and hyper reads it: interim answers,
+//! those of other versions, those that end with their connection.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -55,21 +55,21 @@ pub(crate) fn write_length(out: &mut Vec<u8>, mut length: usize) {
 pub enum Scan {
     /// The head is not complete.
     Partial,
-    /// A final answer that says how long it is.
-    Plain(Plain),
+    /// A final answer with a body of so many bytes.
+    Plain(Head, usize),
+    /// A final answer in chunks.
+    Chunked(Head),
     /// Anything else, broken ones included.
     Other,
 }
 
-/// The frame of a plain answer.
+/// The head of a final answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plain {
+pub struct Head {
     /// Status.
     pub status: StatusCode,
-    /// Bytes of the head, with the empty line.
-    pub head_len: usize,
-    /// Bytes of the body.
-    pub body_len: usize,
+    /// Its bytes, with the empty line.
+    pub len: usize,
     /// The connection may be used again.
     pub keeps: bool,
     /// Seconds for which the server keeps it, where it says so.
@@ -78,13 +78,13 @@ pub struct Plain {
 }
 
 /// Looks at an answer from its first byte. `longest`: the most bytes of a body that is read whole; a stream of
-/// events never is.
+/// events never is. For requests whose answers have a body, so not for `HEAD`.
 pub fn scan(bytes: &[u8], longest: u64) -> Scan {
     let mut headers = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_LINES];
     let mut answer = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
     let parsed = parser.parse_response_with_uninit_headers(&mut answer, bytes, &mut headers);
-    let head_len = match parsed {
+    let len = match parsed {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) if bytes.len() <= MAX_HEAD => return Scan::Partial,
         Ok(httparse::Status::Partial) | Err(_) => return Scan::Other,
@@ -102,7 +102,7 @@ pub fn scan(bytes: &[u8], longest: u64) -> Scan {
         let from = part.as_ptr() as usize - start;
         from..from + part.len()
     };
-    let (mut length, mut keeps, mut keep_alive) = (None, true, None);
+    let (mut length, mut chunked, mut events, mut keeps, mut keep_alive) = (None, false, false, true, None);
     let mut lines = Vec::with_capacity(answer.headers.len());
     for line in answer.headers.iter() {
         match line.name.len() {
@@ -111,28 +111,33 @@ pub fn scan(bytes: &[u8], longest: u64) -> Scan {
                 (None, Some(n)) => length = Some(n),
                 _ => return Scan::Other,
             },
-            17 if line.name.eq_ignore_ascii_case("transfer-encoding") => return Scan::Other,
-            12 if line.name.eq_ignore_ascii_case("content-type") && is_events(line.value) => {
-                return Scan::Other;
+            // One coding: hyper has to judge others.
+            17 if line.name.eq_ignore_ascii_case("transfer-encoding") => {
+                if chunked || !line.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                    return Scan::Other;
+                }
+                chunked = true;
             }
+            12 if line.name.eq_ignore_ascii_case("content-type") => events |= is_events(line.value),
             10 if line.name.eq_ignore_ascii_case("connection") => keeps &= !says_close(line.value),
             10 if line.name.eq_ignore_ascii_case("keep-alive") => keep_alive = timeout(line.value),
             _ => {}
         }
         lines.push((range(line.name.as_bytes()), range(line.value)));
     }
-    match length {
-        Some(length) if length <= longest => {
-            Scan::Plain(Plain { status, head_len, body_len: length as usize, keeps, keep_alive, lines })
-        }
+    let head = Head { status, len, keeps, keep_alive, lines };
+    match (length, chunked) {
+        (None, true) => Scan::Chunked(head),
+        (Some(length), false) if length <= longest && !events => Scan::Plain(head, length as usize),
+        // Two that may contradict each other, a long one, or none.
         _ => Scan::Other,
     }
 }
 
-impl Plain {
+impl Head {
     /// Status and headers, of the bytes that were scanned; values are parts of them and not copied. `None`: a
     /// name or value that may not be passed on.
-    pub fn head(&self, bytes: &Bytes) -> Option<response::Parts> {
+    pub fn parts(&self, bytes: &Bytes) -> Option<response::Parts> {
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = self.status;
         let mut headers = HeaderMap::with_capacity(self.lines.len() + 4);
@@ -181,10 +186,10 @@ mod tests {
 
     use super::*;
 
-    fn plain(text: &str) -> Option<Plain> {
+    fn plain(text: &str) -> Option<(Head, usize)> {
         match scan(text.as_bytes(), 1024) {
-            Scan::Plain(plain) => Some(plain),
-            Scan::Partial | Scan::Other => None,
+            Scan::Plain(head, length) => Some((head, length)),
+            Scan::Partial | Scan::Chunked(_) | Scan::Other => None,
         }
     }
 
@@ -205,9 +210,9 @@ mod tests {
     #[test]
     fn a_plain_answer_is_taken_apart() {
         let text = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nmcp-session-id: s\r\nmcp-session-id: t\r\nContent-Length: 2\r\n\r\n{}";
-        let plain = plain(text).unwrap();
-        assert_eq!((plain.head_len, plain.body_len, plain.keeps), (text.len() - 2, 2, true));
-        let head = plain.head(&Bytes::copy_from_slice(text.as_bytes())).unwrap();
+        let (head, length) = plain(text).unwrap();
+        assert_eq!((head.len, length, head.keeps), (text.len() - 2, 2, true));
+        let head = head.parts(&Bytes::copy_from_slice(text.as_bytes())).unwrap();
         assert_eq!((head.status, head.headers.len()), (StatusCode::OK, 4));
         assert_eq!(head.headers["content-type"], "application/json");
         assert_eq!(head.headers.get_all("mcp-session-id").iter().count(), 2);
@@ -222,7 +227,14 @@ mod tests {
             "HTTP/1.1 304 Not Modified\r\ncontent-length: 5",
             "HTTP/1.0 200 OK\r\ncontent-length: 5",
             "HTTP/1.1 200 OK",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: identity",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding:",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nTransfer-Encoding: chunked",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5",
@@ -242,14 +254,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_in_chunks_is_named_as_such() {
+        for lines in [
+            "transfer-encoding: chunked",
+            "Transfer-Encoding:  Chunked \r\ncontent-type: text/event-stream",
+            "content-type: application/json\r\nconnection: keep-alive\r\ntransfer-encoding: chunked",
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n");
+            let Scan::Chunked(head) = scan(text.as_bytes(), 0) else { panic!("{lines}") };
+            assert_eq!((head.len, head.keeps), (text.len(), true), "{lines}");
+        }
+    }
+
+    #[test]
     fn who_closes_is_believed() {
         for (value, keeps) in [("close", false), ("Keep-Alive, CLOSE", false), ("keep-alive", true)] {
             let text = format!("HTTP/1.1 200 OK\r\nconnection: {value}\r\ncontent-length: 0\r\n\r\n");
-            assert_eq!(plain(&text).unwrap().keeps, keeps, "{value}");
+            assert_eq!(plain(&text).unwrap().0.keeps, keeps, "{value}");
         }
         let keeping = |value: &str| {
             let text = format!("HTTP/1.1 200 OK\r\nKeep-Alive: {value}\r\ncontent-length: 0\r\n\r\n");
-            plain(&text).unwrap().keep_alive
+            plain(&text).unwrap().0.keep_alive
         };
         assert_eq!((keeping("timeout=5, max=100"), keeping("max=100")), (Some(5), None));
     }
@@ -272,7 +297,7 @@ mod tests {
         fn pieces_say_the_same(length in 0_usize..2000, cut in 0_usize..300, name in "[a-z]{1,12}") {
             let text = format!("HTTP/1.1 200 OK\r\nx-{name}: v\r\ncontent-length: {length}\r\n\r\n");
             let whole = scan(text.as_bytes(), 1024);
-            prop_assert_eq!(matches!(whole, Scan::Plain(_)), length <= 1024);
+            prop_assert_eq!(matches!(whole, Scan::Plain(..)), length <= 1024);
             if cut < text.len() {
                 prop_assert_eq!(scan(&text.as_bytes()[..cut], 1024), Scan::Partial);
             }
@@ -281,8 +306,8 @@ mod tests {
 
         #[test]
         fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            if let Scan::Plain(plain) = scan(&bytes, 1024) {
-                let _ = plain.head(&Bytes::from(bytes));
+            if let Scan::Plain(head, _) | Scan::Chunked(head) = scan(&bytes, 1024) {
+                let _ = head.parts(&Bytes::from(bytes));
             }
         }
     }

@@ -191,7 +191,7 @@ impl Context {
                 answer.hold(permit);
                 self.finish(head, answer)
             }
-            Arrived::Stream { mut head, first, rest, lease, permit } => {
+            Arrived::Stream { mut head, first, rest, permit } => {
                 self.dress(&mut head, session);
                 let is_events = is_event_stream(&head.headers);
                 if is_events && !head.headers.contains_key(names::ACCEL_BUFFERING) {
@@ -201,7 +201,6 @@ impl Context {
                     if is_events { Mode::Events(sse::Boundary::default()) } else { Mode::Raw }
                 });
                 let carried = Carried {
-                    lease,
                     permit,
                     id: tail.id.filter(|_| is_events).map(RawValue::to_owned),
                     outlives: tail.outlives.then(|| self.within()),

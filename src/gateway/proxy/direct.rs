@@ -1,7 +1,7 @@
 //! A connection to an endpoint that its request writes and reads itself, without a task and without channels: a
 //! sixth of the instructions of a whole request less than over one that hyper drives. It reads answers whose head
-//! tells their length, which is what MCP servers send in JSON; at the first other one it becomes hyper's, with what
-//! was read of it.
+//! tells their length, which is what MCP servers send in JSON, and chunked ones (`coming`), which their streams of
+//! events are; at the first other one it becomes hyper's, with what was read of it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,7 +23,7 @@ use tokio::{
     task::spawn_local,
 };
 
-use super::upstream::Outgoing;
+use super::{coming::Chunked, upstream::Outgoing};
 use crate::gateway::{
     conn::{
         guard::{SCRATCH_BYTES, poll_scratch},
@@ -58,7 +58,8 @@ pub(crate) struct Direct {
 pub(crate) struct Begun {
     connection: Direct,
     bytes: BytesMut,
-    frame: wire::Plain,
+    head: wire::Head,
+    body_len: usize,
 }
 
 /// A whole answer, and its connection where it can be used again.
@@ -74,6 +75,8 @@ pub(crate) struct Whole {
 pub(crate) enum Asked {
     /// A plain answer.
     Plain(Box<Begun>),
+    /// One in chunks: its head, for how many seconds its server keeps the connection, where it says so, and its body.
+    Chunked(Box<(response::Parts, Option<u64>, Chunked)>),
     /// Another one, to a request of this method, of which these bytes were read.
     Other(Direct, Method, Bytes),
     /// Not a byte was delivered.
@@ -90,9 +93,9 @@ impl Direct {
         Ok(Self { stream, open: Open(Arc::clone(endpoint)) })
     }
 
-    /// Whether a request is small enough for it.
+    /// Whether a request is one for it: small, and with an answer whose head tells of its body.
     pub(crate) fn takes(request: &Request<Outgoing>) -> bool {
-        request.body().bytes().len() <= LARGEST
+        request.body().bytes().len() <= LARGEST && *request.method() != Method::HEAD
     }
 
     /// Whether an idle one is of no use any more: its server has ended it, or said what nobody asked for. Costs a
@@ -112,13 +115,19 @@ impl Direct {
         drop(request);
         let mut bytes = BytesMut::new();
         loop {
-            if !matches!(self.read(&mut bytes).await, Ok(1..)) {
+            if !self.read(&mut bytes).await {
                 return Asked::Broken;
             }
             match wire::scan(&bytes, longest) {
                 wire::Scan::Partial => {}
-                wire::Scan::Plain(frame) => {
-                    return Asked::Plain(Box::new(Begun { connection: self, bytes, frame }));
+                wire::Scan::Plain(head, body_len) => {
+                    return Asked::Plain(Box::new(Begun { connection: self, bytes, head, body_len }));
+                }
+                wire::Scan::Chunked(head) => {
+                    let bytes = bytes.freeze();
+                    let Some(parts) = head.parts(&bytes) else { return Asked::Broken };
+                    let body = Chunked::new(self, head.keeps, &bytes[head.len..]);
+                    return Asked::Chunked(Box::new((parts, head.keep_alive, body)));
                 }
                 wire::Scan::Other => return Asked::Other(self, method, bytes.freeze()),
             }
@@ -151,15 +160,24 @@ impl Direct {
         Ok(())
     }
 
-    async fn read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
-        let stream = &mut self.stream;
-        poll_fn(|cx| {
-            poll_scratch(stream, cx, SCRATCH_BYTES, |bytes| {
+    /// Reads once, and hands what came to `take`: nothing where the server has ended it.
+    pub(crate) fn poll_read<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Poll<io::Result<T>> {
+        poll_scratch(&mut self.stream, cx, SCRATCH_BYTES, take)
+    }
+
+    /// Whether anything came.
+    async fn read(&mut self, into: &mut BytesMut) -> bool {
+        let came = poll_fn(|cx| {
+            self.poll_read(cx, |bytes| {
                 into.extend_from_slice(bytes);
-                bytes.len()
+                !bytes.is_empty()
             })
-        })
-        .await
+        });
+        came.await.unwrap_or(false)
     }
 
     /// Hands it to hyper.
@@ -200,26 +218,28 @@ impl Direct {
 impl Begun {
     /// Status of the answer.
     pub(crate) fn status(&self) -> http::StatusCode {
-        self.frame.status
+        self.head.status
     }
 
     /// Reads the body to its end; `None` where the connection ended first, or the head cannot be passed on.
     pub(crate) async fn whole(self) -> Option<Whole> {
-        let Self { mut connection, mut bytes, frame } = self;
-        let end = frame.head_len + frame.body_len;
+        let Self { mut connection, mut bytes, head, body_len } = self;
+        let end = head.len + body_len;
         bytes.reserve(end.saturating_sub(bytes.len()));
         while bytes.len() < end {
-            if !matches!(connection.read(&mut bytes).await, Ok(1..)) {
+            if !connection.read(&mut bytes).await {
                 return None;
             }
         }
         // Bytes behind the answer belong to nothing that was asked.
-        let keeps = frame.keeps && bytes.len() == end;
+        let keeps = head.keeps && bytes.len() == end;
         let bytes = bytes.freeze();
-        let head = frame.head(&bytes)?;
-        let body = bytes.slice(frame.head_len..end);
-        let keep_alive = frame.keep_alive;
-        Some(Whole { head, body, connection: keeps.then_some(connection), keep_alive })
+        Some(Whole {
+            body: bytes.slice(head.len..end),
+            connection: keeps.then_some(connection),
+            keep_alive: head.keep_alive,
+            head: head.parts(&bytes)?,
+        })
     }
 }
 

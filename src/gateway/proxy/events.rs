@@ -6,7 +6,6 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, uri::PathAndQuery};
-use http_body_util::BodyExt as _;
 use tokio::{
     select,
     task::spawn_local,
@@ -16,13 +15,13 @@ use tokio::{
 use super::{
     admit::{Need, admit, admit_bound},
     body::Answer,
+    coming::Coming,
     context::{Context, Dressed, Head, SessionHeader, Tail},
     exchange::{Arrived, Failure, Gather, Outliving, exchange},
     pipe::{Writer, pipe},
     relay::{COMMENT, KEEP_ALIVE, LARGEST_EVENT},
     sealing::unix_now,
     stream::Open,
-    upstream::Lease,
 };
 use crate::gateway::{
     fleet::{Endpoint, Fleet, Phase},
@@ -68,7 +67,7 @@ pub(crate) async fn other(context: Context, head: Head, body: Bytes, prefix: &st
         };
         let opens = is_get && arrived.status() == StatusCode::OK && is_event_stream(&arrived.head().headers);
         return match arrived {
-            Arrived::Stream { head: answer, rest, lease, permit, .. } if opens => {
+            Arrived::Stream { head: answer, rest, permit, .. } if opens => {
                 permit.ignore();
                 let endpoint = Arc::clone(&permit.endpoint);
                 let (writer, reader) = pipe();
@@ -81,7 +80,7 @@ pub(crate) async fn other(context: Context, head: Head, body: Bytes, prefix: &st
                 let Dressed { context, head: answer } =
                     context.dressed(answer, &permit, SessionHeader::Remove);
                 drop(permit);
-                spawn_local(stream.run(rest, lease, writer));
+                spawn_local(stream.run(rest, writer));
                 context.finish(answer, Answer::pipe(reader))
             }
             arrived => context.pass(arrived, SessionHeader::Remove, None, Tail::default()),
@@ -137,14 +136,14 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(self, mut body: hyper::body::Incoming, _lease: Lease, writer: Writer) {
+    async fn run(self, mut body: Box<Coming>, writer: Writer) {
         let _open = Open::at(&self.endpoint, self.gateway.clock);
         self.endpoint.load.session_opened();
         self.read(&mut body, writer).await;
         self.endpoint.load.session_closed();
     }
 
-    async fn read(&self, body: &mut hyper::body::Incoming, writer: Writer) {
+    async fn read(&self, body: &mut Coming, writer: Writer) {
         // Only the first events can be the one that names the path; the rest passes byte for byte.
         let mut named = Some(sse::Splitter::new(LARGEST_EVENT));
         let mut boundary = sse::Boundary::default();
@@ -152,10 +151,10 @@ impl Stream {
         let mut silent_at = said_at + KEEP_ALIVE;
         loop {
             let between = named.as_ref().map_or_else(|| boundary.at_boundary(), sse::Splitter::at_boundary);
-            let frame = select! {
+            let data = select! {
                 biased;
                 () = writer.left() => return,
-                frame = body.frame() => frame,
+                data = body.data() => data,
                 () = self.gateway.closing.cancelled(), if between => return writer.finish(),
                 () = async { self.endpoint.leaving.cancelled().await; sleep_until(said_at + QUIET).await },
                     if between => return writer.finish(),
@@ -167,15 +166,12 @@ impl Stream {
                     continue;
                 }
             };
-            let chunk = match frame {
+            let chunk = match data {
                 None => return writer.finish(),
                 // The session is the stream: what breaks it ends it, visibly.
                 Some(Err(_)) if between => return writer.finish(),
                 Some(Err(_)) => return,
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => chunk,
-                    Err(_) => continue,
-                },
+                Some(Ok(chunk)) => chunk,
             };
             said_at = Instant::now();
             silent_at = said_at + KEEP_ALIVE;

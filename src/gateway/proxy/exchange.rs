@@ -9,15 +9,14 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, header, response};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use http::{Request, StatusCode, header, response};
 use tokio::{task::spawn_local, time::timeout};
 
 use super::{
     admit::Permit,
+    coming::Coming,
     relay::read_on,
-    upstream::{Answered, Lease, Outgoing, SendError},
+    upstream::{Answered, Outgoing, SendError},
     worker::Worker,
 };
 use crate::gateway::{balance::nanos, session::is_event_stream};
@@ -45,9 +44,7 @@ pub(crate) enum Arrived {
         /// What was read already.
         first: Bytes,
         /// The rest.
-        rest: Incoming,
-        /// Its connection.
-        lease: Lease,
+        rest: Box<Coming>,
         /// Its place.
         permit: Permit,
     },
@@ -151,9 +148,9 @@ pub(crate) async fn exchange(
             }
             Ok(Arrived::Whole { head, body, permit })
         }
-        Answered::Shared(answer, lease) => {
-            permit.answered(status, is_overload(status).then(|| retry_after(answer.headers())).flatten());
-            Box::pin(read(*answer, lease, permit, gather)).await
+        Answered::Coming(head, rest) => {
+            permit.answered(status, is_overload(status).then(|| retry_after(&head.headers)).flatten());
+            Box::pin(read(*head, rest, permit, gather)).await
         }
     }
 }
@@ -164,12 +161,11 @@ fn is_overload(status: StatusCode) -> bool {
 }
 
 async fn read(
-    answer: Response<Incoming>,
-    lease: Lease,
+    head: response::Parts,
+    mut rest: Box<Coming>,
     permit: Permit,
     gather: Gather,
 ) -> Result<Arrived, Failure> {
-    let (head, mut rest) = answer.into_parts();
     let length = rest.size_hint().exact();
     let whole = match gather {
         Gather::Nothing => length == Some(0),
@@ -177,16 +173,15 @@ async fn read(
         Gather::Result => !is_event_stream(&head.headers) && length.is_none_or(|n| n <= LARGEST_RESULT),
     };
     if !whole {
-        return Ok(Arrived::Stream { head, first: Bytes::new(), rest, lease, permit });
+        return Ok(Arrived::Stream { head, first: Bytes::new(), rest, permit });
     }
     let mut first = Bytes::new();
     let mut joined: Option<BytesMut> = None;
-    while let Some(frame) = rest.frame().await {
-        let Ok(frame) = frame else {
+    while let Some(data) = rest.data().await {
+        let Ok(data) = data else {
             permit.failed();
             return Err(Failure::Broken);
         };
-        let Ok(data) = frame.into_data() else { continue };
         match &mut joined {
             None if first.is_empty() => first = data,
             None => {
@@ -200,10 +195,10 @@ async fn read(
         }
         if joined.as_ref().is_some_and(|all| all.len() as u64 > LARGEST_RESULT) {
             let first = joined.take().unwrap_or_default().freeze();
-            return Ok(Arrived::Stream { head, first, rest, lease, permit });
+            return Ok(Arrived::Stream { head, first, rest, permit });
         }
     }
-    lease.give_back();
+    rest.give_back();
     let body = joined.map_or(first, BytesMut::freeze);
     Ok(Arrived::Whole { head, body, permit })
 }
@@ -253,8 +248,8 @@ impl<K: Unpin + 'static> Drop for Outliving<K> {
         let Some((running, kept)) = self.running.take() else { return };
         let within = self.within;
         spawn_local(async move {
-            if let Ok(Ok(Arrived::Stream { rest, lease, permit, .. })) = timeout(within, running).await {
-                read_on(rest, Some(lease), permit, within).await;
+            if let Ok(Ok(Arrived::Stream { rest, permit, .. })) = timeout(within, running).await {
+                read_on(rest, permit, within).await;
             }
             drop(kept);
         });

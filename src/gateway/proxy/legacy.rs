@@ -5,7 +5,6 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
 use super::{
@@ -325,7 +324,7 @@ async fn negotiated(arrived: Arrived) -> Result<(Arrived, Option<String>), Failu
             let version = result::negotiated(&body).map(std::borrow::Cow::into_owned);
             Ok((Arrived::Whole { head, body, permit }, version))
         }
-        Arrived::Stream { head, first, mut rest, lease, permit } => {
+        Arrived::Stream { head, first, mut rest, permit } => {
             let mut splitter = sse::Splitter::new(LARGEST_HANDSHAKE);
             let mut read = BytesMut::from(&first[..]);
             splitter.push(first);
@@ -339,18 +338,16 @@ async fn negotiated(arrived: Arrived) -> Result<(Arrived, Option<String>), Failu
                 if version.is_some() {
                     break;
                 }
-                match rest.frame().await {
+                match rest.data().await {
                     None => break,
                     Some(Err(_)) => return Err(Failure::Broken),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            read.extend_from_slice(&data);
-                            splitter.push(data);
-                        }
+                    Some(Ok(data)) => {
+                        read.extend_from_slice(&data);
+                        splitter.push(data);
                     }
                 }
             }
-            Ok((Arrived::Stream { head, first: read.freeze(), rest, lease, permit }, version))
+            Ok((Arrived::Stream { head, first: read.freeze(), rest, permit }, version))
         }
     }
 }

@@ -5,7 +5,6 @@ use std::{collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body_util::BodyExt as _;
 use serde_json::{Value, value::RawValue};
 use tokio::{
     select,
@@ -17,6 +16,7 @@ use tokio::{
 use super::{
     admit::{Need, Permit, admit, admit_bound},
     body::Answer,
+    coming::Coming,
     context::{Context, Dressed, SessionHeader, Tail},
     exchange::{Arrived, Failure, Gather, exchange},
     pipe::{Writer, pipe},
@@ -100,7 +100,7 @@ pub(crate) async fn post(
     };
     let is_stream = arrived.status() == StatusCode::OK && is_event_stream(&arrived.head().headers);
     match arrived {
-        Arrived::Stream { head, rest, lease, permit, .. } if is_stream => {
+        Arrived::Stream { head, rest, permit, .. } if is_stream => {
             permit.ignore();
             let (writer, reader) = pipe();
             let silent = listen.context.detached();
@@ -108,7 +108,7 @@ pub(crate) async fn post(
             let Dressed { context, head } = context.dressed(head, &permit, SessionHeader::Remove);
             drop(permit);
             let listen = Listen { context: silent, headers, body, id, version, tasks };
-            spawn_local(listen.run(endpoint, Source { body: rest, _lease: lease }, writer));
+            spawn_local(listen.run(endpoint, rest, writer));
             context.finish(head, Answer::pipe(reader))
         }
         arrived => {
@@ -126,11 +126,6 @@ fn tasks(context: &Context, envelope: &Envelope<'_>) -> Vec<Task> {
         Some(Task { pod: opened.pod, raw, token: id.value.clone().into_owned() })
     });
     opened.collect()
-}
-
-struct Source {
-    body: hyper::body::Incoming,
-    _lease: super::upstream::Lease,
 }
 
 struct Listen {
@@ -173,7 +168,7 @@ impl Listen {
         view.endpoints.iter().filter(ready).cloned().collect()
     }
 
-    async fn run(self, first: Arc<Endpoint>, source: Source, writer: Writer) {
+    async fn run(self, first: Arc<Endpoint>, source: Box<Coming>, writer: Writer) {
         let this = Rc::new(self);
         this.context.fleet.metrics.listens.inc();
         let (said, hear) = mpsc::channel(WAITING);
@@ -331,22 +326,20 @@ impl Listen {
     async fn join(&self, endpoint: Arc<Endpoint>, said: mpsc::Sender<Said>) {
         let admitted = admit_bound(&self.context.worker, &self.context.fleet, &endpoint, || 0).await;
         let Ok(permit) = admitted else { return };
-        let Ok(Arrived::Stream { head, rest, lease, permit, .. }) = self.open(permit).await else { return };
+        let Ok(Arrived::Stream { head, rest, permit, .. }) = self.open(permit).await else { return };
         permit.ignore();
         drop(permit);
         if head.status == StatusCode::OK && is_event_stream(&head.headers) {
-            read(endpoint, self.context.worker.gateway.clock, Source { body: rest, _lease: lease }, said)
-                .await;
+            read(endpoint, self.context.worker.gateway.clock, rest, said).await;
         }
     }
 }
 
 /// Reads one pod's stream to its end.
-async fn read(endpoint: Arc<Endpoint>, clock: Clock, mut source: Source, said: mpsc::Sender<Said>) {
+async fn read(endpoint: Arc<Endpoint>, clock: Clock, mut source: Box<Coming>, said: mpsc::Sender<Said>) {
     let _open = Open::at(&endpoint, clock);
     let mut splitter = sse::Splitter::new(LARGEST);
-    while let Some(Ok(frame)) = source.body.frame().await {
-        let Ok(chunk) = frame.into_data() else { continue };
+    while let Some(Ok(chunk)) = source.data().await {
         splitter.push(chunk);
         while let Some(event) = splitter.next_event() {
             if !event.oversize && said.send(Said::Event(endpoint.serial, event.bytes)).await.is_err() {

@@ -6,7 +6,7 @@
 //! | `legacy`, `stream`, `events` | sessions: calls and `initialize`, GET streams, HTTP+SSE |
 //! | `modern`, `listen` | sealed identifiers and retries, listens over all pods |
 //! | `admit` | a place at an endpoint, or in the queue |
-//! | `exchange`, `upstream`, `direct` | one request to one endpoint; connections |
+//! | `exchange`, `upstream`, `direct`, `coming` | one request to one endpoint; connections; the rest of an answer |
 //! | `relay`, `pipe`, `body` | the answer on its way back |
 //! | `sealing` | identifiers that an answer mints |
 //! | `headers`, `names`, `metadata` | what passes and what does not |
@@ -14,6 +14,7 @@
 
 mod admit;
 mod body;
+mod coming;
 mod context;
 mod deadlines;
 mod direct;

@@ -309,11 +309,11 @@ fn pass(mut context: Context, arrived: Arrived, id: Option<&RawValue>, echo: Ech
             }
             context.pass(Arrived::Whole { head, body, permit }, SessionHeader::Remove, None, tail)
         }
-        Arrived::Stream { head, first, rest, lease, permit } => {
+        Arrived::Stream { head, first, rest, permit } => {
             let mode = is_event_stream(&head.headers)
                 .then(|| Box::new(sealing(&context, &permit)))
                 .map(|sealing| Mode::Sealed(Box::new(sse::Splitter::new(LARGEST_EVENT)), sealing));
-            let arrived = Arrived::Stream { head, first, rest, lease, permit };
+            let arrived = Arrived::Stream { head, first, rest, permit };
             context.pass(arrived, SessionHeader::Remove, mode, tail)
         }
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Incoming, SizeHint};
+use hyper::body::SizeHint;
 use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 use tokio::{
@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use super::{admit::Permit, body::CutAnswer, context::SessionCall, sealing::Sealing, upstream::Lease};
+use super::{admit::Permit, body::CutAnswer, coming::Coming, context::SessionCall, sealing::Sealing};
 use crate::gateway::{
     mcp::{
         answers::{self, Fault},
@@ -50,8 +50,6 @@ pub(crate) enum Mode {
 
 /// What hangs on the answer until its end.
 pub(crate) struct Carried {
-    /// The connection.
-    pub(crate) lease: Lease,
     /// The place at the endpoint.
     pub(crate) permit: Permit,
     /// The JSON-RPC id of the call, to tell its end if the server cannot.
@@ -68,8 +66,7 @@ pub(crate) struct Carried {
 
 /// See the module.
 pub(crate) struct Relay {
-    upstream: Option<Incoming>,
-    lease: Option<Lease>,
+    upstream: Option<Box<Coming>>,
     carried: Option<Rest>,
     mode: Mode,
     out: VecDeque<Bytes>,
@@ -96,11 +93,10 @@ struct Rest {
 }
 
 impl Relay {
-    pub(crate) fn new(upstream: Incoming, mode: Mode, carried: Carried) -> Self {
-        let Carried { lease, permit, id, outlives, idle, end, session } = carried;
+    pub(crate) fn new(upstream: Box<Coming>, mode: Mode, carried: Carried) -> Self {
+        let Carried { permit, id, outlives, idle, end, session } = carried;
         Self {
             upstream: Some(upstream),
-            lease: Some(lease),
             carried: Some(Rest { permit, id, outlives, idle, end, session }),
             mode,
             out: VecDeque::new(),
@@ -142,13 +138,11 @@ impl Relay {
                 return Poll::Ready(None);
             }
             let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
-            match Pin::new(&mut *upstream).poll_frame(context) {
-                Poll::Ready(Some(Ok(frame))) => {
+            match upstream.poll_data(context) {
+                Poll::Ready(Some(Ok(chunk))) => {
                     // Who reads the rest may stop at the announced length, and never ask for the end.
-                    let is_last = upstream.is_end_stream();
-                    if let Ok(chunk) = frame.into_data() {
-                        self.take_in(chunk);
-                    }
+                    let is_last = upstream.is_ended();
+                    self.take_in(chunk);
                     if is_last {
                         self.complete();
                     }
@@ -203,12 +197,11 @@ impl Relay {
         {
             self.out.push_back(rest);
         }
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(upstream) = self.upstream.take() {
+            upstream.give_back();
         }
         self.ended = true;
         self.carried = None;
-        self.upstream = None;
     }
 
     /// The server cannot end its answer: an error for the call does, where that is possible.
@@ -224,7 +217,6 @@ impl Relay {
         }
         let id = self.carried.as_ref().and_then(|c| c.id.clone());
         self.facts.upstream_failed = true;
-        self.lease = None;
         self.carried = None;
         self.upstream = None;
         self.ended = true;
@@ -274,17 +266,15 @@ impl Drop for Relay {
     fn drop(&mut self) {
         let (Some(upstream), Some(rest)) = (self.upstream.take(), self.carried.take()) else { return };
         let Some(within) = rest.outlives else { return };
-        let lease = self.lease.take();
-        spawn_local(read_on(upstream, lease, rest.permit, within));
+        spawn_local(read_on(upstream, rest.permit, within));
     }
 }
 
 /// Reads an answer that nobody waits for any more: the call runs to its end, and its place is taken until then.
-pub(crate) async fn read_on(mut upstream: Incoming, lease: Option<Lease>, permit: Permit, within: Duration) {
-    use http_body_util::BodyExt as _;
+pub(crate) async fn read_on(mut upstream: Box<Coming>, permit: Permit, within: Duration) {
     let whole = timeout(within, async {
         loop {
-            match upstream.frame().await {
+            match upstream.data().await {
                 Some(Ok(_)) => {}
                 Some(Err(_)) => return false,
                 None => return true,
@@ -292,10 +282,8 @@ pub(crate) async fn read_on(mut upstream: Incoming, lease: Option<Lease>, permit
         }
     })
     .await;
-    if whole == Ok(true)
-        && let Some(lease) = lease
-    {
-        lease.give_back();
+    if whole == Ok(true) {
+        upstream.give_back();
     }
     drop(permit);
 }

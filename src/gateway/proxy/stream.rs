@@ -6,8 +6,6 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::{
     select,
     task::spawn_local,
@@ -17,13 +15,13 @@ use tokio::{
 use super::{
     admit::admit_bound,
     body::Answer,
+    coming::Coming,
     context::{Context, Dressed, Head, SessionHeader, Tail},
     exchange::{Arrived, Failure, Gather, exchange},
     legacy::{Named, forgot, gone, not_opened, set_session},
     names,
     pipe::{Left, Writer, pipe},
     relay::{COMMENT, KEEP_ALIVE, LARGEST_EVENT, asks_client},
-    upstream::Lease,
 };
 use crate::gateway::{
     fleet::{Clock, Endpoint},
@@ -55,8 +53,7 @@ impl Drop for Open {
 /// What the stream reads from.
 struct Source {
     bound: Bound,
-    body: Incoming,
-    _lease: Lease,
+    body: Box<Coming>,
     _open: Open,
 }
 
@@ -106,15 +103,11 @@ pub(crate) async fn get(context: Context, head: Head, token: HeaderValue) -> Res
     };
     let is_stream = arrived.status() == StatusCode::OK && is_event_stream(&arrived.head().headers);
     match arrived {
-        Arrived::Stream { head: answer, rest, lease, permit, .. } if is_stream => {
+        Arrived::Stream { head: answer, rest, permit, .. } if is_stream => {
             // An open stream is no running call.
             permit.ignore();
-            let source = Source {
-                _open: Open::at(&bound.endpoint, context.worker.gateway.clock),
-                bound,
-                body: rest,
-                _lease: lease,
-            };
+            let source =
+                Source { _open: Open::at(&bound.endpoint, context.worker.gateway.clock), bound, body: rest };
             let (writer, reader) = pipe();
             let Dressed { context, head: answer } =
                 context.dressed(answer, &permit, SessionHeader::Echo(&named.token));
@@ -207,13 +200,10 @@ impl Stream {
             let chunk = select! {
                 biased;
                 () = writer.left() => return Ended::Done,
-                frame = source.body.frame() => match frame {
+                data = source.body.data() => match data {
                     None => return Ended::Finished,
                     Some(Err(_)) => return if between { Ended::Broken } else { Ended::Torn },
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(chunk) => chunk,
-                        Err(_) => continue,
-                    },
+                    Some(Ok(chunk)) => chunk,
                 },
                 () = closing.cancelled(), if between => return Ended::Done,
                 () = sleep_until(end), if between => return Ended::Done,
@@ -273,13 +263,12 @@ impl Stream {
         };
         let is_stream = opened.status() == StatusCode::OK && is_event_stream(&opened.head().headers);
         match opened {
-            Arrived::Stream { rest, lease, permit, .. } if is_stream => {
+            Arrived::Stream { rest, permit, .. } if is_stream => {
                 permit.ignore();
                 Some(Source {
                     _open: Open::at(&bound.endpoint, self.context.worker.gateway.clock),
                     bound,
                     body: rest,
-                    _lease: lease,
                 })
             }
             _ => {

@@ -22,7 +22,10 @@ use hyper::{
 };
 use tokio::{task::yield_now, time::timeout};
 
-use super::direct::{Asked, Begun, Direct};
+use super::{
+    coming::Coming,
+    direct::{Asked, Begun, Direct},
+};
 use crate::gateway::{
     balance::Nanos,
     conn::wire,
@@ -84,9 +87,10 @@ pub(crate) enum SendError {
 }
 
 /// A connection that nobody uses.
-enum Way {
+pub(crate) enum Way {
+    /// Its requests drive it.
     Direct(Direct),
-    /// It has carried something else than a plain answer, and is hyper's since then.
+    /// It has carried something that those do not read, and is hyper's since then.
     Shared(SendRequest<Outgoing>),
 }
 
@@ -116,8 +120,8 @@ pub(crate) struct Pool {
 pub(crate) enum Answered {
     /// It says how long it is, and is short.
     Plain(Box<Begun>),
-    /// Any other.
-    Shared(Box<Response<Incoming>>, Lease),
+    /// Any other: its head, and the rest.
+    Coming(Box<response::Parts>, Box<Coming>),
 }
 
 impl Answered {
@@ -125,25 +129,7 @@ impl Answered {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Plain(begun) => begun.status(),
-            Self::Shared(answer, _) => answer.status(),
-        }
-    }
-}
-
-/// A connection in use. Given back when its answer was read to the end; dropped, it closes.
-pub(crate) struct Lease {
-    pool: Rc<Pool>,
-    endpoint: Arc<Endpoint>,
-    sender: SendRequest<Outgoing>,
-    keep: Duration,
-}
-
-impl Lease {
-    /// Its answer was read to the end: somebody else may use it.
-    pub(crate) fn give_back(self) {
-        if !self.sender.is_closed() {
-            let now = self.pool.clock.now();
-            self.pool.put(&self.endpoint, Way::Shared(self.sender), self.keep, now);
+            Self::Coming(head, _) => head.status,
         }
     }
 }
@@ -177,8 +163,13 @@ impl Pool {
         None
     }
 
+    /// Keeps a connection that is free again for as long as `keep`.
+    pub(crate) fn put(&self, endpoint: &Endpoint, way: Way, keep: Duration) {
+        self.put_at(endpoint, way, keep, self.clock.now());
+    }
+
     /// A pod that leaves gets no idle connection, for it waits until there is none.
-    fn put(&self, endpoint: &Endpoint, way: Way, keep: Duration, now: Nanos) {
+    fn put_at(&self, endpoint: &Endpoint, way: Way, keep: Duration, now: Nanos) {
         if !matches!(endpoint.phase(), Phase::Ready | Phase::NotReady) {
             return;
         }
@@ -234,10 +225,16 @@ impl Pool {
                     Asked::Plain(begun) => Ok(Answered::Plain(begun)),
                     Asked::Unsent(request) => Err(SendError::Connect(request)),
                     Asked::Broken => Err(SendError::Broken),
+                    Asked::Chunked(answer) => {
+                        let (head, keep_alive, body) = *answer;
+                        let (pool, endpoint) = (Rc::clone(self), Arc::clone(endpoint));
+                        let rest = Coming::chunked(pool, endpoint, kept_for(keep_alive), body);
+                        Ok(Answered::Coming(Box::new(head), rest))
+                    }
                     Asked::Other(connection, method, first) => {
                         let answered = Box::pin(connection.into_answered(method, first)).await;
                         let (sender, answer) = answered.map_err(|_| SendError::Broken)?;
-                        Ok(self.lease(endpoint, sender, answer))
+                        Ok(self.shared(endpoint, sender, answer))
                     }
                 };
             }
@@ -261,7 +258,7 @@ impl Pool {
             return Err(SendError::Connect(request));
         }
         match sender.try_send_request(*request).await {
-            Ok(answer) => Ok(self.lease(endpoint, sender, answer)),
+            Ok(answer) => Ok(self.shared(endpoint, sender, answer)),
             Err(mut error) => {
                 let back = error.take_message().map(Box::new);
                 Err(back.map_or(SendError::Broken, SendError::Connect))
@@ -269,15 +266,16 @@ impl Pool {
         }
     }
 
-    fn lease(
+    fn shared(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         sender: SendRequest<Outgoing>,
         answer: Response<Incoming>,
     ) -> Answered {
         let keep = kept_for(wire::keep_alive(answer.headers()));
-        let lease = Lease { pool: Rc::clone(self), endpoint: Arc::clone(endpoint), sender, keep };
-        Answered::Shared(Box::new(answer), lease)
+        let (head, body) = answer.into_parts();
+        let rest = Coming::shared(Rc::clone(self), Arc::clone(endpoint), keep, body, sender);
+        Answered::Coming(Box::new(head), rest)
     }
 
     /// Reads a plain answer, which came at `now`, to its end; its connection is free again. `None`: it ended before that.
@@ -289,7 +287,7 @@ impl Pool {
     ) -> Option<(response::Parts, Bytes)> {
         let whole = begun.whole().await?;
         if let Some(connection) = whole.connection {
-            self.put(endpoint, Way::Direct(connection), kept_for(whole.keep_alive), now);
+            self.put_at(endpoint, Way::Direct(connection), kept_for(whole.keep_alive), now);
         }
         Some((whole.head, whole.body))
     }
