@@ -14,10 +14,11 @@
 //! In the common case (one request per read) bytes go from the socket through a buffer of the thread
 //! to hyper; an idle connection owns no buffer.
 //!
-//! As long as requests and answers are usual ones, hyper is not there yet: see `usual`.
+//! As long as requests and answers are usual ones, hyper is not there yet: see `usual` and `stream`.
 //!
 //! It must not know what a request means: that is the service's business.
 
+mod stream;
 mod usual;
 
 use std::cell::{Cell, RefCell};
@@ -38,6 +39,7 @@ use super::head::HeadScan;
 use super::reject::Reject;
 use super::tls::Stream;
 
+pub(crate) use stream::Streaming;
 pub(crate) use usual::Next;
 
 /// Most bytes kept of what a client sends before the current answer has finished.

@@ -6,15 +6,19 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::{Response, request};
+use http::{Response, StatusCode, header, request};
+use hyper::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::guard::{Guard, Next, Peer};
+use super::guard::{Guard, Next, Peer, Streaming};
 
-/// A body that may be at hand as a whole.
-pub(crate) trait Whole {
-    /// Takes all of it. `None`: it is still to come.
+/// A body of which more is known than its bytes.
+pub(crate) trait Known {
+    /// Takes all of it, where it is at hand as a whole. `None`: it is still to come.
     fn take_whole(&mut self) -> Option<Bytes>;
+
+    /// It is a stream of events, which go on as they come.
+    fn is_stream(&self) -> bool;
 }
 
 /// How usual exchanges end.
@@ -28,13 +32,15 @@ pub(crate) enum Turns<B> {
 
 /// Serves requests until one of them, or its answer, is no usual one. `is_ending`: no more are wanted; whoever makes
 /// that true wakes the task.
-pub(crate) async fn take_turns<IO, B: Whole, F: Future<Output = Response<B>>>(
+pub(crate) async fn take_turns<IO, B, F>(
     guard: &mut Guard<IO>,
     is_ending: impl Fn() -> bool,
     serve: impl Fn(Box<request::Parts>, Bytes) -> F,
 ) -> Turns<B>
 where
     IO: AsyncRead + AsyncWrite + Peer + Unpin,
+    B: Known + Body<Data = Bytes> + Unpin,
+    F: Future<Output = Response<B>>,
 {
     loop {
         let next = poll_fn(|cx| match guard.poll_next(cx) {
@@ -53,8 +59,15 @@ where
         });
         let Some(mut response) = served.await else { return Turns::Ended };
         let Some(body) = response.body_mut().take_whole() else {
-            guard.stand_in();
-            return Turns::Other(Some(response));
+            if !is_chunked(&response) {
+                guard.stand_in();
+                return Turns::Other(Some(response));
+            }
+            // Of what it needs most connections hold nothing.
+            if !Box::pin(pass(guard, response, is_ending())).await {
+                return Turns::Ended;
+            }
+            continue;
         };
         let (head, answered) = response.into_parts();
         let ends = is_ending();
@@ -65,4 +78,27 @@ where
             return Turns::Ended;
         }
     }
+}
+
+/// Whether an answer is a stream of which nothing says how long it is.
+fn is_chunked<B: Known>(response: &Response<B>) -> bool {
+    response.body().is_stream()
+        && response.status() == StatusCode::OK
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+}
+
+/// Passes a stream on to its end. Whether the connection goes on.
+async fn pass<IO, B>(guard: &mut Guard<IO>, response: Response<B>, ends: bool) -> bool
+where
+    IO: AsyncRead + AsyncWrite + Peer + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (head, mut body) = response.into_parts();
+    let (mut streaming, closes) = Streaming::new(&head, ends);
+    drop(head);
+    let whole = poll_fn(|cx| guard.poll_stream(cx, &mut streaming, &mut body)).await;
+    // Its server learns of it, and what counts it.
+    drop(body);
+    guard.streamed();
+    whole && !closes
 }

@@ -1,5 +1,5 @@
 //! The usual exchange of a client's HTTP/1.1 connection, without hyper: a small POST that tells its length, and an
-//! answer that is at hand as a whole. Pure. Whatever is not usual is named as such, and hyper reads it: there is no
+//! answer that is at hand as a whole or is a stream. Pure. Whatever is not usual is named as such, and hyper reads it: there is no
 //! second reading of chunked bodies, interim answers, or of anything that the strict check refuses.
 
 use bytes::Bytes;
@@ -85,12 +85,21 @@ fn take(line: &Line, bytes: &Bytes, headers: &mut HeaderMap) -> Option<()> {
     Some(())
 }
 
-/// Appends the head of an answer with a body of `length` bytes, as hyper would write it. `date`: what `Date` says,
+/// How an answer tells where its body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// It has so many bytes.
+    Sized(usize),
+    /// In chunks.
+    Chunked,
+}
+
+/// Appends the head of an answer, as hyper would write it. `date`: what `Date` says,
 /// unless the answer has one. `ends`: the connection is to end after it. Whether it does: an answer may ask for that.
 pub(crate) fn write_head(
     out: &mut Vec<u8>,
     head: &response::Parts,
-    length: usize,
+    framing: Framing,
     date: &HeaderValue,
     ends: bool,
 ) -> bool {
@@ -126,8 +135,10 @@ pub(crate) fn write_head(
     if !dated {
         line(b"date", date.as_bytes());
     }
-    if has_length(head.status) {
-        wire::write_length(out, length);
+    match framing {
+        Framing::Sized(length) if has_length(head.status) => wire::write_length(out, length),
+        Framing::Sized(_) => {}
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
     ends || closes

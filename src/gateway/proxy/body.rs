@@ -14,7 +14,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{admit::Permit, pipe, record::Record, relay::Relay};
 use crate::gateway::{
-    conn::{guard::Answering, turns::Whole},
+    conn::{guard::Answering, turns::Known},
     metrics::FleetMetrics,
 };
 
@@ -161,15 +161,6 @@ impl Answer {
         Self::new(Inner::Pipe(reader))
     }
 
-    /// It is a stream of events.
-    pub(crate) fn is_stream(&self) -> bool {
-        match &self.inner {
-            Inner::Whole(_) => false,
-            Inner::Relay(relay) => relay.is_stream(),
-            Inner::Pipe(_) => true,
-        }
-    }
-
     /// Counts it as an open stream until its end.
     pub(crate) fn gauged(&mut self, metrics: FleetMetrics) {
         metrics.streams.inc();
@@ -240,7 +231,7 @@ impl Body for Answer {
     }
 }
 
-impl Whole for Answer {
+impl Known for Answer {
     /// It counts as sent then.
     fn take_whole(&mut self) -> Option<Bytes> {
         let Inner::Whole(bytes) = &mut self.inner else { return None };
@@ -249,6 +240,14 @@ impl Whole for Answer {
             record.sent(bytes.len());
         }
         Some(bytes)
+    }
+
+    fn is_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Whole(_) => false,
+            Inner::Relay(relay) => relay.is_stream(),
+            Inner::Pipe(_) => true,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     worker::Worker,
 };
 use crate::gateway::{
+    conn::turns::Known as _,
     fleet::{Fleet, View},
     mcp::{
         answers::{self, Fault},

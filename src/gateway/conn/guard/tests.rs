@@ -15,36 +15,41 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep;
 
 use super::*;
-use crate::gateway::conn::turns::{Turns, Whole, take_turns};
+use crate::gateway::conn::turns::{Known, Turns, take_turns};
 
 mod limits;
 mod order;
+mod stream;
 mod table;
 mod usual;
 
 /// A response body that ends its answer by being dropped, as the product's does.
 struct Answer {
     inner: Full<Bytes>,
+    stream: Option<stream::Events>,
     _answering: Answering,
 }
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = stream::Cut;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, stream::Cut>>> {
+        match &mut self.stream {
+            Some(events) => events.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
+            None => Pin::new(&mut self.inner).poll_frame(cx).map_err(|never| match never {}),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.stream.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        if self.stream.is_none() { self.inner.size_hint() } else { SizeHint::default() }
     }
 }
 
@@ -88,16 +93,21 @@ async fn service(request: Request<impl Body>, handle: GuardHandle, seen: Seen) -
         sleep(Duration::from_millis(ms.parse().unwrap())).await;
         std::mem::forget(left);
     }
+    let stream = path.strip_prefix("/stream/").map(|plan| stream::Events::new(plan, &seen));
     let text = path.strip_prefix("/big/").map_or(text, |n| "x".repeat(n.parse().unwrap()));
-    let mut response = Response::new(Answer { inner: Full::from(text), _answering: answering });
+    let mut response = Response::new(Answer { inner: Full::from(text), stream, _answering: answering });
     *response.status_mut() = status;
     response
 }
 
-impl Whole for Answer {
+impl Known for Answer {
+    fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
     fn take_whole(&mut self) -> Option<Bytes> {
-        // Beyond that it is a stream.
-        let small = self.inner.size_hint().exact().is_some_and(|n| n < 100_000);
+        // Beyond that it is still to come.
+        let small = self.size_hint().exact().is_some_and(|n| n < 100_000);
         let whole = small.then(|| mem::take(&mut self.inner).collect().now_or_never());
         Some(whole??.ok()?.to_bytes())
     }

@@ -20,18 +20,18 @@ use crate::gateway::conn::{
 };
 
 /// Answers up to this are copied behind their head, and both go out in one piece.
-const JOINED: usize = 8 * 1024;
+pub(super) const JOINED: usize = 8 * 1024;
 
 /// What hyper reads in place of a request that was read here, and whose answer is no usual one.
 const STAND_IN: &[u8] = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
 
 thread_local! {
-    static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    pub(super) static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is left to write of an answer: of its head, and of its body.
-#[derive(Debug)]
-pub(crate) struct Rest([Bytes; 2]);
+/// What is left to write of an answer, in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Rest(pub(super) [Bytes; 3]);
 
 /// What a connection brings next.
 #[derive(Debug)]
@@ -133,8 +133,8 @@ where
         Poll::Ready(())
     }
 
-    /// Writes a whole answer as far as the socket takes it at once; the rest is for [`Self::poll_rest`]. Of an error
-    /// the next write knows, too. `ends`, and the answer: as of [`usual::write_head`].
+    /// Writes a whole answer as far as the socket takes it at once; the rest is for [`Self::poll_rest`]. `ends`, and
+    /// the flag: as of [`usual::write_head`].
     pub(crate) fn answer(
         &mut self,
         cx: &mut Context<'_>,
@@ -144,7 +144,7 @@ where
     ) -> (Rest, bool) {
         OUT.with_borrow_mut(|out| {
             out.clear();
-            let closes = usual::write_head(out, head, body.len(), &date::now(), ends);
+            let closes = usual::write_head(out, head, usual::Framing::Sized(body.len()), &date::now(), ends);
             let body = if body.len() <= JOINED {
                 out.extend_from_slice(&body);
                 Bytes::new()
@@ -153,18 +153,32 @@ where
             };
             let slices = [IoSlice::new(out), IoSlice::new(&body)];
             let slices = &slices[..if body.is_empty() { 1 } else { 2 }];
-            let n = match Pin::new(&mut self.io).poll_write_vectored(cx, slices) {
-                Poll::Ready(Ok(n)) => n,
-                Poll::Ready(Err(_)) | Poll::Pending => 0,
-            };
-            self.shared.written.set(self.shared.written.get() + n as u64);
+            let n = self.try_write(cx, slices);
             let of_head = n.min(out.len());
-            (Rest([Bytes::copy_from_slice(&out[of_head..]), body.slice(n - of_head..)]), closes)
+            let rest = [Bytes::copy_from_slice(&out[of_head..]), body.slice(n - of_head..), Bytes::new()];
+            (Rest(rest), closes)
         })
+    }
+
+    /// Writes as far as the socket takes it at once; how many bytes. Of an error the next write knows, too.
+    pub(super) fn try_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> usize {
+        let n = match Pin::new(&mut self.io).poll_write_vectored(cx, slices) {
+            Poll::Ready(Ok(n)) => n,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        self.shared.written.set(self.shared.written.get() + n as u64);
+        n
     }
 
     /// Writes what is left of an answer. Then the next request may come.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, rest: &mut Rest) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx, rest))?;
+        self.shared.exchange.set(Exchange::Idle);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is left.
+    pub(super) fn poll_out(&mut self, cx: &mut Context<'_>, rest: &mut Rest) -> Poll<io::Result<()>> {
         for part in &mut rest.0 {
             while !part.is_empty() {
                 let n = ready!(Pin::new(&mut self.io).poll_write(cx, part))?;
@@ -175,9 +189,7 @@ where
                 part.advance(n);
             }
         }
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        self.shared.exchange.set(Exchange::Idle);
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// Before hyper takes over in the middle of an exchange: it believes that it has read the request itself.

@@ -85,7 +85,7 @@ fn what_is_unusual_is_for_hyper() {
 fn written(response: http::response::Builder, length: usize, close: bool) -> String {
     let (head, ()) = response.body(()).unwrap().into_parts();
     let mut out = Vec::new();
-    write_head(&mut out, &head, length, &HeaderValue::from_static("now"), close);
+    write_head(&mut out, &head, Framing::Sized(length), &HeaderValue::from_static("now"), close);
     String::from_utf8(out).unwrap()
 }
 
@@ -123,7 +123,7 @@ fn an_answer_may_ask_for_the_end() {
     let closes = |value: &str, ends| {
         let (head, ()) = http::Response::builder().header("connection", value).body(()).unwrap().into_parts();
         let mut out = Vec::new();
-        let closes = write_head(&mut out, &head, 0, &HeaderValue::from_static("now"), ends);
+        let closes = write_head(&mut out, &head, Framing::Sized(0), &HeaderValue::from_static("now"), ends);
         assert_eq!(closes, String::from_utf8(out).unwrap().contains("\r\nconnection: "), "{value}");
         closes
     };

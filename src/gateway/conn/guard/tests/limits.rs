@@ -86,6 +86,7 @@ fn a_body_that_the_service_does_not_read_does_not_expire() {
                 sleep(Duration::from_secs(100)).await;
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 Ok::<_, Infallible>(Response::new(Answer {
+                    stream: None,
                     inner: Full::from(body.len().to_string()),
                     _answering: answering,
                 }))

@@ -1,0 +1,180 @@
+//! Answers that are streams: written by the guard, in chunks.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::gateway::conn::chunks::{Chunks, Progress};
+
+/// The stream was cut.
+#[derive(Debug, thiserror::Error)]
+#[error("cut")]
+pub(super) struct Cut;
+
+/// A stream that goes by a plan: `e5` is an event of five bytes, `e5*9` nine of them, `p7` a pause of as many
+/// milliseconds, and `cut` its end before its end. Notes how far it came when it is dropped too early.
+pub(super) struct Events {
+    plan: VecDeque<String>,
+    pause: Option<Pin<Box<Sleep>>>,
+    seen: Seen,
+}
+
+impl Events {
+    pub(super) fn new(plan: &str, seen: &Seen) -> Self {
+        let steps = plan.split(',').flat_map(|step| {
+            let (step, times) = step.split_once('*').unwrap_or((step, "1"));
+            std::iter::repeat_n(step.to_owned(), times.parse().unwrap())
+        });
+        let plan = steps.collect();
+        Self { plan, pause: None, seen: Rc::clone(seen) }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            let Some(step) = self.plan.pop_front() else { return Poll::Ready(None) };
+            if step == "cut" {
+                return Poll::Ready(Some(Err(Cut)));
+            }
+            let (kind, number) = step.split_at(1);
+            let number = number.parse().unwrap();
+            match kind {
+                "p" => self.pause = Some(Box::pin(sleep(Duration::from_millis(number)))),
+                _ => return Poll::Ready(Some(Ok(Bytes::from("e".repeat(number as usize))))),
+            }
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if !self.plan.is_empty() {
+            self.seen.borrow_mut().push(format!("left with {} to come", self.plan.len()));
+        }
+    }
+}
+
+fn post(plan: &str) -> String {
+    format!("POST /stream/{plan} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+}
+
+const CLOSE: &str = "POST /last HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: close\r\n\r\nz";
+
+/// What a stream carries, and whether it has ended; what follows its end.
+fn decoded(answers: &str) -> (usize, bool, &str) {
+    let (head, body) = answers.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\ntransfer-encoding: chunked"),
+        "{head}"
+    );
+    assert!(!head.contains("content-length"), "{head}");
+    let mut data = 0;
+    let (taken, progress) = Chunks::of_answer().advance(body.as_bytes(), |piece| {
+        assert!(piece.iter().all(|byte| *byte == b'e'));
+        data += piece.len();
+    });
+    assert_ne!(progress, Progress::Malformed, "{body}");
+    (data, progress == Progress::End, &body[taken..])
+}
+
+#[test]
+fn a_stream_is_whole_and_the_next_request_is_answered() {
+    let bytes = [&post("e5,p3,e1,e0,e17,p1"), CLOSE].concat();
+    in_paused_time(async {
+        for pieces in chunkings(bytes.as_bytes()) {
+            let (answers, seen) = talk(&pieces).await;
+            let (data, ended, next) = decoded(&answers);
+            assert_eq!((data, ended), (23, true), "{answers}");
+            assert_eq!(statuses(next), [200], "{answers}");
+            assert_eq!(seen.len(), 2, "{seen:?}");
+        }
+    });
+}
+
+#[test]
+fn what_hyper_would_write_is_written() {
+    in_paused_time(async {
+        for plan in ["e5,e1,p1,e17", "p5", "e1,p1,e1", "e9000,e1", "e70000,e8192,e8193,p1,e8191"] {
+            let usual = post(plan);
+            let (ours, _) = talk(&[usual.as_bytes(), CLOSE.as_bytes()]).await;
+            // A client that asks the connection for something is hyper's.
+            let asks = usual.replace("Host: a", "Host: a\r\nConnection: keep-alive, te");
+            let (hypers, _) = talk(&[asks.as_bytes(), CLOSE.as_bytes()]).await;
+            let (ours, hypers) = (decoded(&ours), decoded(&hypers));
+            assert_eq!((ours.0, ours.1), (hypers.0, hypers.1), "{plan}");
+            assert_eq!((statuses(ours.2), statuses(hypers.2)), (vec![200], vec![200]), "{plan}");
+        }
+    });
+}
+
+#[test]
+fn its_head_comes_before_its_first_event_and_each_event_at_once() {
+    in_paused_time(async {
+        let (mut client, _) = in_memory(1 << 16);
+        client.write_all(post("p50,e5,e6,p50,e7,p50").as_bytes()).await.unwrap();
+        let began = Instant::now();
+        let mut came = Vec::new();
+        let mut bytes = [0; 4096];
+        while came.len() < 4 {
+            let n = client.read(&mut bytes).await.unwrap();
+            came.push((began.elapsed().as_millis(), String::from_utf8_lossy(&bytes[..n]).into_owned()));
+        }
+        assert!(came[0].1.starts_with("HTTP/1.1 200") && came[0].1.ends_with("\r\n\r\n"), "{came:?}");
+        let rest: Vec<_> = came[1..].iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(rest, ["5\r\neeeee\r\n6\r\neeeeee\r\n", "7\r\neeeeeee\r\n", "0\r\n\r\n"]);
+        let times: Vec<u128> = came.iter().map(|(at, _)| at / 50).collect();
+        assert_eq!(times, [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_stream_that_is_cut_has_no_end_and_its_connection_ends() {
+    in_paused_time(async {
+        for plan in ["e5,cut", "p1,cut", "e9000,cut", "e5,p1,cut"] {
+            let (answers, _) = talk(&[post(plan).as_bytes(), CLOSE.as_bytes()]).await;
+            let (_, ended, next) = decoded(&answers);
+            assert_eq!((ended, next), (false, ""), "{plan}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_stream_at_once() {
+    in_real_time(async {
+        // Idle, and full.
+        for plan in ["e5,p9000,e1", "e60000*500"] {
+            let (mut client, seen) = on_loopback().await;
+            client.write_all(post(plan).as_bytes()).await.unwrap();
+            client.read_exact(&mut [0; 50]).await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+            assert_eq!(seen.borrow().len(), 1, "{seen:?}");
+            drop(client);
+            sleep(Duration::from_millis(10)).await;
+            let seen = seen.borrow();
+            assert!(seen.last().unwrap().starts_with("left with"), "{seen:?}");
+        }
+    });
+}
+
+/// What waits for the client is bounded by what the kernel holds and one write.
+#[test]
+fn a_client_that_does_not_read_stops_its_server() {
+    in_paused_time(async {
+        let (mut client, seen) = in_memory(512);
+        client.write_all([&post("e5000*100"), CLOSE].concat().as_bytes()).await.unwrap();
+        sleep(Duration::from_secs(20)).await;
+        drop(client);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(seen.borrow().last().unwrap(), "left with 98 to come");
+
+        let (mut client, _) = in_memory(512);
+        client.write_all([&post("e20000*100"), CLOSE].concat().as_bytes()).await.unwrap();
+        sleep(Duration::from_secs(20)).await;
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).await.unwrap();
+        let (data, ended, next) = decoded(&answers);
+        assert_eq!((data, ended, statuses(next)), (2_000_000, true, vec![200]));
+    });
+}
