@@ -1,7 +1,7 @@
 //! The chunked coding (RFC 9112 section 7.1) in any pieces, strictly: a body ends where hyper would end it, or is
 //! refused. Pure.
 
-use memchr::memchr;
+use memchr::memchr2;
 
 /// Bytes of chunk extensions and trailers together. Nobody needs either; hyper allows 16 KiB of each.
 const MAX_EXTRAS: u32 = 8 * 1024;
@@ -76,9 +76,9 @@ impl Chunks {
             if self.at == At::Trailer {
                 // Up to the line's end in one step.
                 let line = &bytes[taken..];
-                let step = memchr(b'\r', line).unwrap_or(line.len());
+                let step = memchr2(b'\r', b'\n', line).unwrap_or(line.len());
                 if step > 0 {
-                    if !self.extra(step) || line[..step].contains(&b'\n') {
+                    if !self.extra(step) {
                         return (taken, Progress::Malformed);
                     }
                     taken += step;

@@ -1,5 +1,5 @@
-//! The usual exchange of a client's HTTP/1.1 connection, without hyper: a small POST that tells its length, and an
-//! answer that is at hand as a whole or is a stream. Pure. Whatever is not usual is named as such, and hyper reads it: there is no
+//! The usual exchange of a client's HTTP/1.1 connection, without hyper: a small POST that tells its length or a GET
+//! without a body, and an answer that is at hand as a whole or is a stream. Pure. Whatever is not usual is named as such, and hyper reads it: there is no
 //! second reading of chunked bodies, interim answers, or of anything that the strict check refuses.
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub enum Usual {
     Whole {
         /// Without the headers that are about this connection alone.
         head: Box<request::Parts>,
-        /// At least one byte.
+        /// At least one byte of a POST, and none of a GET.
         body: Bytes,
         /// Bytes of both.
         len: usize,
@@ -36,10 +36,11 @@ pub enum Usual {
 /// Looks at bytes that begin with a request. `largest`: a head of more bytes is refused, by the guard. What is whole
 /// keeps `bytes` and copies nothing but names.
 pub fn look(bytes: &Bytes, largest: usize) -> Usual {
-    const POST: &[u8] = b"POST ";
-    if !bytes.starts_with(POST) {
-        return Usual::Other;
-    }
+    let method = match &**bytes {
+        [b'P', b'O', b'S', b'T', b' ', ..] => Method::POST,
+        [b'G', b'E', b'T', b' ', ..] => Method::GET,
+        _ => return Usual::Other,
+    };
     let mut headers = HeaderMap::with_capacity(USUAL_LINES);
     let (mut lines, mut usual) = (0, true);
     let mut scan = HeadScan::default();
@@ -50,19 +51,23 @@ pub fn look(bytes: &Bytes, largest: usize) -> Usual {
         Ok(Some(head)) if usual && !scan.is_http10() => head,
         Ok(_) | Err(_) => return Usual::Other,
     };
-    let BodyKind::Sized(length @ 1..) = head.body else { return Usual::Other };
+    let BodyKind::Sized(length) = head.body else { return Usual::Other };
+    if (length == 0) != (method == Method::GET) {
+        return Usual::Other;
+    }
     let Some(len) = usize::try_from(length).ok().and_then(|length| head.len.checked_add(length)) else {
         return Usual::Other;
     };
     if len > bytes.len() {
         return Usual::Begun(len);
     }
-    let target_end = bytes[POST.len()..].iter().position(|byte| *byte == b' ').unwrap_or_default();
-    let Ok(uri) = Uri::from_maybe_shared(bytes.slice(POST.len()..POST.len() + target_end)) else {
+    let target = method.as_str().len() + 1;
+    let target_len = bytes[target..].iter().position(|byte| *byte == b' ').unwrap_or_default();
+    let Ok(uri) = Uri::from_maybe_shared(bytes.slice(target..target + target_len)) else {
         return Usual::Other;
     };
     let (mut parts, ()) = http::Request::new(()).into_parts();
-    (parts.method, parts.uri, parts.headers) = (Method::POST, uri, headers);
+    (parts.method, parts.uri, parts.headers) = (method, uri, headers);
     Usual::Whole { head: Box::new(parts), body: bytes.slice(head.len..len), len }
 }
 

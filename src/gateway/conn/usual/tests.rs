@@ -29,6 +29,16 @@ fn a_usual_request_is_taken_apart() {
 }
 
 #[test]
+fn a_get_has_no_body() {
+    for length in ["", "content-length: 0\r\n"] {
+        let text = format!("GET /mcp?a=b HTTP/1.1\r\nHost: a\r\n{length}Accept: b\r\n\r\nPOST");
+        let Usual::Whole { head, body, len } = seen(&text) else { panic!("{text}") };
+        assert_eq!((head.method, head.uri.to_string().as_str()), (Method::GET, "/mcp?a=b"));
+        assert_eq!((body.len(), len, head.headers.len()), (0, text.len() - 4, 2));
+    }
+}
+
+#[test]
 fn the_rest_of_a_body_is_waited_for() {
     let head = "POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n";
     for got in 0..5 {
@@ -75,7 +85,11 @@ fn what_is_unusual_is_for_hyper() {
         "POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n{}",
         "POST /\"<>\\^`{|} HTTP/1.1\r\nhost:\r\ncontent-length: 2\r\n\r\n{}",
         "POST  /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
-        "GET /mcp HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /mcp HTTP/1.1\r\nhost: a\r\n",
+        "GET /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
+        "GET /mcp HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GETS /mcp HTTP/1.1\r\nhost: a\r\n\r\n",
+        "DELETE /mcp HTTP/1.1\r\nhost: a\r\n\r\n",
         "\r\nPOST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
     ] {
         assert!(is_other(text), "{text:?}");

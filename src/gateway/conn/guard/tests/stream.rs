@@ -81,9 +81,11 @@ fn decoded(answers: &str) -> (usize, bool, &str) {
 
 #[test]
 fn a_stream_is_whole_and_the_next_request_is_answered() {
-    let bytes = [&post("e5,p3,e1,e0,e17,p1"), CLOSE].concat();
+    let post = post("e5,p3,e1,e0,e17,p1");
+    let get = "GET /stream/e5,p3,e1,e0,e17,p1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
+    let both = [post, get].map(|request| request + CLOSE);
     in_paused_time(async {
-        for pieces in chunkings(bytes.as_bytes()) {
+        for pieces in both.iter().flat_map(|bytes| chunkings(bytes.as_bytes())) {
             let (answers, seen) = talk(&pieces).await;
             let (data, ended, next) = decoded(&answers);
             assert_eq!((data, ended), (23, true), "{answers}");
