@@ -279,7 +279,7 @@ fn chunks(input: &[u8]) {
     assert_eq!(decode(&mut input.chunks(size)), whole, "in pieces of {size}");
 }
 
-/// The request of a client. What is taken for usual is framed by its one length and by nothing else, whatever follows
+/// The request of a client. What is taken for usual is framed by its one length or has no body, whatever follows
 /// it, and is nothing yet before its end.
 fn request(input: &[u8]) {
     const LARGEST: usize = 1024;

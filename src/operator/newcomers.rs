@@ -22,7 +22,7 @@ use crate::domain::FleetKey;
 /// time, are no burst, but a burst begins with a few.
 const FEW: usize = 8;
 const SHORT: Duration = Duration::from_secs(1);
-/// Where no new fleet got a child for so long, the others wait no more: what stands in the way of one, such as a
+/// Where no new fleet got a child for so long, the others wait no more: what stands in the way of a few, such as a
 /// webhook that hangs, is not the others' matter.
 const STANDSTILL: Duration = Duration::from_secs(2);
 /// No fleet waits longer, however many come.

@@ -246,10 +246,12 @@ impl Context {
                         scaler::victims::mark(self, key, &fleet.uid, target).await;
                     }
                     let outcome = applier.child(&fleet, child).await?;
-                    self.newcomers.wrote(key, Instant::now());
                     self.count(child);
                     match outcome {
-                        Outcome::Done(note) => notes.extend(note),
+                        Outcome::Done(note) => {
+                            self.newcomers.wrote(key, Instant::now());
+                            notes.extend(note);
+                        }
                         Outcome::Blocked(blocked) => report.blocked.push(blocked),
                     }
                 }

@@ -2,12 +2,19 @@
 //! the same connection. Whatever shape an answer has and however it is cut, the client gets it whole, and a connection is
 //! used again if and only if nothing is left on it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest},
     net::TcpSocket,
     time::{sleep, timeout},
 };
@@ -260,8 +267,8 @@ async fn a_large_request_arrives_whole() {
 }
 
 /// A server that answers small requests as a modern one, and refuses a large one before it has read its body, which it
-/// never does.
-fn refuses_early() -> SocketAddr {
+/// never does. Counts the connections of refused requests that are open.
+fn refuses_early() -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = TcpSocket::new_v4().unwrap();
     // The rest of a large body has to wait for a reader, and not in the kernel.
     socket.set_recv_buffer_size(8192).unwrap();
@@ -275,8 +282,11 @@ fn refuses_early() -> SocketAddr {
             "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}content-length: {length}\r\n\r\n{body}"
         )
     };
+    let refused = Arc::new(AtomicUsize::new(0));
+    let stuck = Arc::clone(&refused);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            let stuck = Arc::clone(&stuck);
             tokio::spawn(async move {
                 let mut stream = BufReader::new(stream);
                 loop {
@@ -295,9 +305,14 @@ fn refuses_early() -> SocketAddr {
                     }
                     if length > 1 << 20 {
                         let said = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": -32600, "message": "too large"}});
-                        let refusal = answer("413 Content Too Large", "connection: close\r\n", &said);
+                        let refusal = answer("413 Content Too Large", "", &said);
+                        stuck.fetch_add(1, Ordering::SeqCst);
                         stream.write_all(refusal.as_bytes()).await.unwrap();
-                        return sleep(Duration::from_secs(20)).await;
+                        // The gateway's end shows without a read: as an error of the socket, or of its readiness.
+                        let gone = stream.get_ref().ready(Interest::ERROR | Interest::PRIORITY);
+                        let _ = timeout(Duration::from_secs(20), gone).await;
+                        stuck.fetch_sub(1, Ordering::SeqCst);
+                        return;
                     }
                     let mut body = vec![0; length];
                     stream.read_exact(&mut body).await.unwrap();
@@ -309,12 +324,12 @@ fn refuses_early() -> SocketAddr {
             });
         }
     });
-    address
+    (address, refused)
 }
 
 #[tokio::test]
 async fn a_refusal_arrives_before_a_large_request_was_read() {
-    let address = refuses_early();
+    let (address, stuck) = refuses_early();
     let endpoints = json!([{"address": address.to_string()}]);
     let world = Alone::with(&[], json!({}), |fleet| fleet["endpoints"] = endpoints).await;
     soon("the probe", async {
@@ -330,6 +345,8 @@ async fn a_refusal_arrives_before_a_large_request_was_read() {
         assert_eq!((reply.status, &reply.json().await["error"]["message"]), (413, &json!("too large")));
         assert_eq!(world.gateway.modern(&call("small")).await.status, 200, "others are served");
     }
+    // What nobody reads would keep a pod that drains waiting.
+    until("the end of the refused requests' connections", || stuck.load(Ordering::SeqCst) == 0).await;
 }
 
 /// The connection of a call whose client leaves is closed, so that the server notices.

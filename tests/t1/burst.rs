@@ -32,6 +32,7 @@ pub async fn new_fleets_get_their_services_before_any_deployment(_: Arc<Suite>) 
         );
         late.push(burst(&suite).await?);
     }
+    eprintln!("burst: of {} Services so many came after the first Deployment: {late:?}", 2 * N);
     Ok(())
 }
 

@@ -45,18 +45,18 @@ pub struct Chunks {
     /// Bytes of extensions and trailers so far.
     extras: u32,
     /// They are counted anew for each chunk.
-    is_endless: bool,
+    extras_per_chunk: bool,
 }
 
 impl Chunks {
     /// The body of a request.
     pub fn of_request() -> Self {
-        Self { at: At::SizeStart, left: 0, extras: 0, is_endless: false }
+        Self { at: At::SizeStart, left: 0, extras: 0, extras_per_chunk: false }
     }
 
     /// The body of an answer. A stream may go on for days, so extras are limited for each chunk.
     pub fn of_answer() -> Self {
-        Self { is_endless: true, ..Self::of_request() }
+        Self { extras_per_chunk: true, ..Self::of_request() }
     }
 
     /// Takes what belongs to this body, and hands out what the chunks carry. A malformed byte is not taken.
@@ -111,7 +111,7 @@ impl Chunks {
             (At::Extension, b'\n' | 0) | (At::TrailerStart, b' ' | b'\t' | b'\n' | b':') => None,
             (At::Extension, _) => self.extra(1).then_some(At::Extension),
             (At::SizeLf, b'\n') => {
-                if self.is_endless {
+                if self.extras_per_chunk {
                     self.extras = 0;
                 }
                 Some(if self.left == 0 { At::TrailerStart } else { At::Data })

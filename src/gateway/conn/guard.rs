@@ -145,9 +145,9 @@ pub enum BodyFault {
 enum Exchange {
     /// No request is under way.
     Idle,
-    /// A head went to hyper, its answer has not ended.
+    /// A head was handed over, its answer has not ended.
     Open,
-    /// The answer's body has ended, hyper may still hold some of it.
+    /// The answer's body has ended, some of it may not be out.
     Flushing,
 }
 

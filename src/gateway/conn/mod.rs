@@ -1,6 +1,6 @@
 //! What stands between a client's socket and the service: socket options, TLS, and the guard that judges
 //! every byte before hyper sees it, and carries out the usual exchanges itself (`usual`, `turns`). Also
-//! the heads of requests and answers towards endpoints (`wire`). Knows HTTP framing; knows nothing
+//! the heads of requests and answers towards endpoints (`wire`), and bodies in chunks (`chunks`). Knows HTTP framing; knows nothing
 //! of MCP, fleets or pods.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! The usual exchanges of a connection, one after another without hyper, which would take a quarter of the
+//! The usual exchanges of a connection, one after another without hyper, which would take a fifth of the
 //! instructions of a whole request.
 
 use std::future::poll_fn;
@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::guard::{Guard, Next, Peer, Streaming};
 
-/// A body of which more is known than its bytes.
-pub(crate) trait Known {
+/// The body of an answer, of which more is known than its bytes.
+pub(crate) trait AnswerBody {
     /// Takes all of it, where it is at hand as a whole. `None`: it is still to come.
     fn take_whole(&mut self) -> Option<Bytes>;
 
@@ -39,7 +39,7 @@ pub(crate) async fn take_turns<IO, B, F>(
 ) -> Turns<B>
 where
     IO: AsyncRead + AsyncWrite + Peer + Unpin,
-    B: Known + Body<Data = Bytes> + Unpin,
+    B: AnswerBody + Body<Data = Bytes> + Unpin,
     F: Future<Output = Response<B>>,
 {
     loop {
@@ -81,7 +81,7 @@ where
 }
 
 /// Whether an answer is a stream of which nothing says how long it is.
-fn is_chunked<B: Known>(response: &Response<B>) -> bool {
+fn is_chunked<B: AnswerBody>(response: &Response<B>) -> bool {
     response.body().is_stream()
         && response.status() == StatusCode::OK
         && !response.headers().contains_key(header::CONTENT_LENGTH)

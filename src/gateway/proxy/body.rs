@@ -14,7 +14,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{admit::Permit, pipe, record::Record, relay::Relay};
 use crate::gateway::{
-    conn::{guard::Answering, turns::Known},
+    conn::{guard::Answering, turns::AnswerBody},
     metrics::FleetMetrics,
 };
 
@@ -231,7 +231,7 @@ impl Body for Answer {
     }
 }
 
-impl Known for Answer {
+impl AnswerBody for Answer {
     /// It counts as sent then.
     fn take_whole(&mut self) -> Option<Bytes> {
         let Inner::Whole(bytes) = &mut self.inner else { return None };

@@ -11,15 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::{
-    body::{Body as _, Incoming, SizeHint},
-    client::conn::http1::SendRequest,
-};
+use hyper::body::{Body as _, Incoming, SizeHint};
 
 use super::{
     body::CutAnswer,
     direct::Direct,
-    upstream::{Outgoing, Pool, Way},
+    handover::Shared,
+    upstream::{Pool, Way},
 };
 use crate::gateway::{
     conn::chunks::{Chunks, Progress},
@@ -37,7 +35,7 @@ pub(crate) struct Coming {
 
 enum By {
     /// hyper reads it.
-    Shared(Incoming, SendRequest<Outgoing>),
+    Shared(Incoming, Shared),
     /// It comes in chunks, which are read here: in the task that passes them on.
     Chunked(Chunked),
 }
@@ -49,9 +47,9 @@ impl Coming {
         endpoint: Arc<Endpoint>,
         keep: Duration,
         body: Incoming,
-        sender: SendRequest<Outgoing>,
+        connection: Shared,
     ) -> Box<Self> {
-        Box::new(Self { pool, endpoint, keep, by: By::Shared(body, sender) })
+        Box::new(Self { pool, endpoint, keep, by: By::Shared(body, connection) })
     }
 
     /// An answer in chunks.
@@ -105,7 +103,7 @@ impl Coming {
     /// It was read to its end: somebody else may use the connection.
     pub(crate) fn give_back(self) {
         let way = match self.by {
-            By::Shared(_, sender) if !sender.is_closed() => Way::Shared(sender),
+            By::Shared(_, connection) if !connection.sender.is_closed() => Way::Shared(connection),
             By::Chunked(chunked) if chunked.keeps && chunked.read.state == State::Ended => {
                 Way::Direct(chunked.connection)
             }

@@ -1,27 +1,20 @@
 //! A connection to an endpoint that its request writes and reads itself, without a task and without channels: a
 //! sixth of the instructions of a whole request less than over one that hyper drives. It reads answers whose head
 //! tells their length, which is what MCP servers send in JSON, and chunked ones (`coming`), which their streams of
-//! events are; at the first other one it becomes hyper's, with what was read of it.
+//! events are; at the first other one it becomes hyper's, with what was read of it
+//! (`handover`).
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::poll_fn,
-    io::{self, ErrorKind, IoSlice},
-    pin::Pin,
-    rc::Rc,
+    io::{self, ErrorKind},
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, response};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
-    task::spawn_local,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use super::{coming::Chunked, upstream::Outgoing};
 use crate::gateway::{
@@ -40,7 +33,7 @@ thread_local! {
 }
 
 /// Counts a connection of an endpoint as long as it is open.
-struct Open(Arc<Endpoint>);
+pub(super) struct Open(Arc<Endpoint>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -50,8 +43,8 @@ impl Drop for Open {
 
 /// See the module.
 pub(crate) struct Direct {
-    stream: TcpStream,
-    open: Open,
+    pub(super) stream: TcpStream,
+    pub(super) open: Open,
 }
 
 /// The head of an answer, and as much of its body as came with it.
@@ -93,7 +86,7 @@ impl Direct {
         Ok(Self { stream, open: Open(Arc::clone(endpoint)) })
     }
 
-    /// Whether a request is one for it: small, and with an answer whose head tells of its body.
+    /// Whether a request is one for it: small, and no `HEAD`, whose answer's head tells of a body that does not come.
     pub(crate) fn takes(request: &Request<Outgoing>) -> bool {
         request.body().bytes().len() <= LARGEST && *request.method() != Method::HEAD
     }
@@ -179,40 +172,6 @@ impl Direct {
         });
         came.await.unwrap_or(false)
     }
-
-    /// Hands it to hyper.
-    pub(crate) async fn into_shared(self) -> hyper::Result<SendRequest<Outgoing>> {
-        self.shared(Bytes::new(), Rc::default()).await
-    }
-
-    /// Hands it to hyper in the middle of an answer, of which `first` was read: hyper believes that it has sent the
-    /// request itself.
-    pub(crate) async fn into_answered(
-        self,
-        method: Method,
-        first: Bytes,
-    ) -> hyper::Result<(SendRequest<Outgoing>, http::Response<hyper::body::Incoming>)> {
-        let mute = Rc::new(Cell::new(true));
-        let mut sender = self.shared(first, Rc::clone(&mute)).await?;
-        let mut stand_in = Request::new(Outgoing::default());
-        *stand_in.method_mut() = method;
-        let answer = sender.send_request(stand_in).await?;
-        mute.set(false);
-        Ok((sender, answer))
-    }
-
-    async fn shared(self, first: Bytes, mute: Rc<Cell<bool>>) -> hyper::Result<SendRequest<Outgoing>> {
-        let io = Replay { io: self.stream, first, mute, asked: false, reader: None };
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(wire::MAX_HEAD).handshake(TokioIo::new(io)).await?;
-        let open = self.open;
-        spawn_local(async move {
-            // Its end is told to whoever waits for an answer on it.
-            let _ = connection.await;
-            drop(open);
-        });
-        Ok(sender)
-    }
 }
 
 impl Begun {
@@ -240,78 +199,5 @@ impl Begun {
             keep_alive: head.keep_alive,
             head: head.parts(&bytes)?,
         })
-    }
-}
-
-/// A socket from which some bytes were read already. While it is mute, what is written goes nowhere, and nothing
-/// is read before something was: hyper takes an answer that it has not asked for as an error.
-struct Replay {
-    io: TcpStream,
-    first: Bytes,
-    mute: Rc<Cell<bool>>,
-    asked: bool,
-    reader: Option<Waker>,
-}
-
-impl Replay {
-    /// Whether `bytes` go nowhere.
-    fn swallows(&mut self, bytes: usize) -> bool {
-        if self.mute.get() && bytes > 0 {
-            self.asked = true;
-            self.reader.take().into_iter().for_each(Waker::wake);
-        }
-        self.mute.get()
-    }
-}
-
-impl AsyncRead for Replay {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.mute.get() && !self.asked {
-            self.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        if self.first.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, out);
-        }
-        let n = self.first.len().min(out.remaining());
-        out.put_slice(&self.first.split_to(n));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Replay {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.swallows(bytes.len()) {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let total = slices.iter().map(|slice| slice.len()).sum();
-        if self.swallows(total) {
-            return Poll::Ready(Ok(total));
-        }
-        socket::poll_write_joined(Pin::new(&mut self.io), cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

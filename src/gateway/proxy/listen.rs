@@ -329,7 +329,10 @@ impl Listen {
         let Ok(Arrived::Stream { head, rest, permit, .. }) = self.open(permit).await else { return };
         permit.ignore();
         drop(permit);
-        if head.status == StatusCode::OK && is_event_stream(&head.headers) {
+        let is_stream = head.status == StatusCode::OK && is_event_stream(&head.headers);
+        // Headers are parts of what was read with them.
+        drop(head);
+        if is_stream {
             read(endpoint, self.context.worker.gateway.clock, rest, said).await;
         }
     }

@@ -6,7 +6,8 @@
 //! | `legacy`, `stream`, `events` | sessions: calls and `initialize`, GET streams, HTTP+SSE |
 //! | `modern`, `listen` | sealed identifiers and retries, listens over all pods |
 //! | `admit` | a place at an endpoint, or in the queue |
-//! | `exchange`, `upstream`, `direct`, `coming` | one request to one endpoint; connections; the rest of an answer |
+//! | `exchange`, `upstream` | one request to one endpoint; the pools |
+//! | `direct`, `handover`, `coming` | a connection that its request drives, or hyper; the rest of an answer |
 //! | `relay`, `pipe`, `body` | the answer on its way back |
 //! | `sealing` | identifiers that an answer mints |
 //! | `headers`, `names`, `metadata` | what passes and what does not |
@@ -20,6 +21,7 @@ mod deadlines;
 mod direct;
 mod events;
 mod exchange;
+mod handover;
 mod headers;
 mod legacy;
 mod listen;

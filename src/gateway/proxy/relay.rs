@@ -1,4 +1,4 @@
-//! The answer of a server on its way to the client, as it comes: frame in, frame out. Events are looked into
+//! The answer of a server on its way to the client, as it comes: what one read brought goes on at once. Events are looked into
 //! only where an identifier may have to be sealed (gateway.md section 1).
 //!
 //! A server that is cut never looks like one that ended: a call's stream of events that stops between two

@@ -25,6 +25,7 @@ use tokio::{task::yield_now, time::timeout};
 use super::{
     coming::Coming,
     direct::{Asked, Begun, Direct},
+    handover::Shared,
 };
 use crate::gateway::{
     balance::Nanos,
@@ -90,15 +91,15 @@ pub(crate) enum SendError {
 pub(crate) enum Way {
     /// Its requests drive it.
     Direct(Direct),
-    /// It has carried something that those do not read, and is hyper's since then.
-    Shared(SendRequest<Outgoing>),
+    /// It has carried something that its requests do not write or read themselves, and is hyper's since then.
+    Shared(Shared),
 }
 
 impl Way {
     fn is_closed(&self) -> bool {
         match self {
             Self::Direct(connection) => connection.is_closed(),
-            Self::Shared(sender) => sender.is_closed(),
+            Self::Shared(connection) => connection.sender.is_closed(),
         }
     }
 }
@@ -233,8 +234,8 @@ impl Pool {
                     }
                     Asked::Other(connection, method, first) => {
                         let answered = Box::pin(connection.into_answered(method, first)).await;
-                        let (sender, answer) = answered.map_err(|_| SendError::Broken)?;
-                        Ok(self.shared(endpoint, sender, answer))
+                        let (connection, answer) = answered.map_err(|_| SendError::Broken)?;
+                        Ok(self.shared(endpoint, connection, answer))
                     }
                 };
             }
@@ -249,16 +250,16 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
         request: Box<Request<Outgoing>>,
     ) -> Result<Answered, SendError> {
-        let sender = match way {
+        let connection = match way {
             Way::Direct(connection) => connection.into_shared().await.ok(),
-            Way::Shared(sender) => is_free(&sender).await.then_some(sender),
+            Way::Shared(connection) => is_free(&connection.sender).await.then_some(connection),
         };
-        let Some(mut sender) = sender else { return Err(SendError::Connect(request)) };
-        if sender.ready().await.is_err() {
+        let Some(mut connection) = connection else { return Err(SendError::Connect(request)) };
+        if connection.sender.ready().await.is_err() {
             return Err(SendError::Connect(request));
         }
-        match sender.try_send_request(*request).await {
-            Ok(answer) => Ok(self.shared(endpoint, sender, answer)),
+        match connection.sender.try_send_request(*request).await {
+            Ok(answer) => Ok(self.shared(endpoint, connection, answer)),
             Err(mut error) => {
                 let back = error.take_message().map(Box::new);
                 Err(back.map_or(SendError::Broken, SendError::Connect))
@@ -269,12 +270,12 @@ impl Pool {
     fn shared(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        sender: SendRequest<Outgoing>,
+        connection: Shared,
         answer: Response<Incoming>,
     ) -> Answered {
         let keep = kept_for(wire::keep_alive(answer.headers()));
         let (head, body) = answer.into_parts();
-        let rest = Coming::shared(Rc::clone(self), Arc::clone(endpoint), keep, body, sender);
+        let rest = Coming::shared(Rc::clone(self), Arc::clone(endpoint), keep, body, connection);
         Answered::Coming(Box::new(head), rest)
     }
 

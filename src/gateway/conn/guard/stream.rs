@@ -1,7 +1,9 @@
 //! Answers that are streams, which the guard writes itself, in chunks (RFC 9112 section 7.1): what its server has sent
-//! goes out in one write, and no more is asked of the server before the client has taken that.
+//! goes out in one write. Of a client that does not take that, as much again is waited for at most: a call that has
+//! ended meanwhile gives its place back.
 
 use std::io::IoSlice;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -50,30 +52,36 @@ where
     {
         let mut waits = false;
         loop {
-            match self.poll_out(cx, &mut streaming.rest) {
-                Poll::Ready(Ok(())) => {}
+            let stuck = match self.poll_out(cx, &mut streaming.rest) {
+                Poll::Ready(Ok(())) => false,
                 Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => waits = true,
+                Poll::Pending => true,
+            };
+            match streaming.end {
+                Some(whole) if !stuck => return Poll::Ready(whole),
+                None if !waits && (!stuck || streaming.rest.has_room()) => {
+                    waits = self.pass_on(cx, streaming, body, stuck);
+                }
+                _ => return self.poll_left(cx).map(|()| false),
             }
-            if waits {
-                return self.poll_left(cx).map(|()| false);
-            }
-            if let Some(whole) = streaming.end {
-                return Poll::Ready(whole);
-            }
-            waits = self.pass_on(cx, streaming, body);
         }
     }
 
-    /// Takes what there is of `body`, about [`JOINED`] bytes of it, and writes as much of it as the socket takes at once. Whether there is no more for
-    /// now.
-    fn pass_on<B>(&mut self, cx: &mut Context<'_>, streaming: &mut Streaming, body: &mut B) -> bool
+    /// Takes what there is of `body`, about [`JOINED`] bytes of it, and writes as much of it as the socket takes at once,
+    /// unless that is `stuck`. Whether there is no more for now.
+    fn pass_on<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        streaming: &mut Streaming,
+        body: &mut B,
+        stuck: bool,
+    ) -> bool
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let mut out = OUT.take();
         out.clear();
-        out.append(&mut streaming.head);
+        out.extend_from_slice(&mem::take(&mut streaming.head));
         let (mut large, mut waits) = (Bytes::new(), false);
         while !waits && streaming.end.is_none() && large.is_empty() && out.len() < JOINED {
             match Pin::new(&mut *body).poll_frame(cx) {
@@ -89,13 +97,17 @@ where
                 }
             }
         }
-        streaming.rest = self.write_now(cx, &out, large);
+        if stuck {
+            streaming.rest.push(&out, large);
+        } else {
+            streaming.rest = self.write_now(cx, &out, large);
+        }
         OUT.set(out);
         waits
     }
 
     fn write_now(&mut self, cx: &mut Context<'_>, out: &[u8], mut large: Bytes) -> Rest {
-        let end: &'static [u8] = if large.is_empty() { b"" } else { b"\r\n" };
+        let end = line_end(&large);
         let slices = [IoSlice::new(out), IoSlice::new(&large), IoSlice::new(end)];
         let slices = match (out.is_empty(), large.is_empty()) {
             (true, _) => return Rest::default(),
@@ -116,6 +128,26 @@ where
     }
 }
 
+impl Rest {
+    /// Little enough is left that more may be added.
+    fn has_room(&self) -> bool {
+        self.0[0].len() < JOINED && self.0[1].is_empty() && self.0[2].is_empty()
+    }
+
+    /// Adds more, where there is room.
+    fn push(&mut self, out: &[u8], large: Bytes) {
+        if !out.is_empty() {
+            let end = Bytes::from_static(line_end(&large));
+            self.0 = [[&self.0[0], out].concat().into(), large, end];
+        }
+    }
+}
+
+/// What follows the data of a chunk that is not copied.
+fn line_end(large: &Bytes) -> &'static [u8] {
+    if large.is_empty() { b"" } else { b"\r\n" }
+}
+
 /// Appends a chunk. Data that is not to be copied comes back: it follows, and then the end of its line.
 fn push_chunk(out: &mut Vec<u8>, data: Bytes) -> Bytes {
     // An empty one would be the end.
@@ -133,7 +165,7 @@ fn push_chunk(out: &mut Vec<u8>, data: Bytes) -> Bytes {
 }
 
 fn push_hex(out: &mut Vec<u8>, number: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
     out.extend((0..digits).rev().map(|at| DIGITS[number >> (4 * at) & 15]));
 }
@@ -147,7 +179,7 @@ mod tests {
         for number in [0, 1, 9, 10, 15, 16, 255, 256, 4095, 4096, 65_536, usize::MAX] {
             let mut out = Vec::new();
             push_hex(&mut out, number);
-            assert_eq!(out, format!("{number:x}").as_bytes());
+            assert_eq!(out, format!("{number:X}").as_bytes());
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep;
 
 use super::*;
-use crate::gateway::conn::turns::{Known, Turns, take_turns};
+use crate::gateway::conn::turns::{AnswerBody, Turns, take_turns};
 
 mod limits;
 mod order;
@@ -100,7 +100,7 @@ async fn service(request: Request<impl Body>, handle: GuardHandle, seen: Seen) -
     response
 }
 
-impl Known for Answer {
+impl AnswerBody for Answer {
     fn is_stream(&self) -> bool {
         self.stream.is_some()
     }

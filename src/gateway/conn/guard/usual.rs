@@ -80,10 +80,19 @@ where
     fn look(&mut self) -> Option<Next> {
         let bytes = Bytes::from(mem::take(&mut self.kept));
         match usual::look(&bytes, self.limits.head_bytes) {
-            Usual::Whole { head, body, len } => {
-                self.kept = bytes[len..].to_vec();
+            Usual::Whole { head, body, len } if len == bytes.len() => {
                 self.begin();
                 return Some(Next::Request(head, body));
+            }
+            Usual::Whole { len, .. } => {
+                self.kept = bytes[len..].to_vec();
+                // What follows must not live as long as this request, which may open a stream for days.
+                let own = Bytes::copy_from_slice(&bytes[..len]);
+                if let Usual::Whole { head, body, .. } = usual::look(&own, self.limits.head_bytes) {
+                    self.begin();
+                    return Some(Next::Request(head, body));
+                }
+                self.kept = bytes.into();
             }
             Usual::Begun(len) if len <= HOLD_BYTES => {
                 self.needed = len;

@@ -11,7 +11,8 @@ use crate::gateway::conn::chunks::{Chunks, Progress};
 pub(super) struct Cut;
 
 /// A stream that goes by a plan: `e5` is an event of five bytes, `e5*9` nine of them, `p7` a pause of as many
-/// milliseconds, and `cut` its end before its end. Notes how far it came when it is dropped too early.
+/// milliseconds, and `cut` its end before its end. Notes when it has said all, and how far it came when it is dropped
+/// before that.
 pub(super) struct Events {
     plan: VecDeque<String>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -34,7 +35,10 @@ impl Events {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let Some(step) = self.plan.pop_front() else { return Poll::Ready(None) };
+            let Some(step) = self.plan.pop_front() else {
+                self.seen.borrow_mut().push("said all".to_owned());
+                return Poll::Ready(None);
+            };
             if step == "cut" {
                 return Poll::Ready(Some(Err(Cut)));
             }
@@ -79,6 +83,13 @@ fn decoded(answers: &str) -> (usize, bool, &str) {
     (data, progress == Progress::End, &body[taken..])
 }
 
+fn lines_of_head(answers: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = answers.split_once("\r\n\r\n").unwrap().0.lines().collect();
+    lines.retain(|line| !line.starts_with("date: "));
+    lines.sort_unstable();
+    lines
+}
+
 #[test]
 fn a_stream_is_whole_and_the_next_request_is_answered() {
     let post = post("e5,p3,e1,e0,e17,p1");
@@ -90,7 +101,7 @@ fn a_stream_is_whole_and_the_next_request_is_answered() {
             let (data, ended, next) = decoded(&answers);
             assert_eq!((data, ended), (23, true), "{answers}");
             assert_eq!(statuses(next), [200], "{answers}");
-            assert_eq!(seen.len(), 2, "{seen:?}");
+            assert_eq!((seen.len(), seen[1].as_str()), (3, "said all"), "{seen:?}");
         }
     });
 }
@@ -104,9 +115,13 @@ fn what_hyper_would_write_is_written() {
             // A client that asks the connection for something is hyper's.
             let asks = usual.replace("Host: a", "Host: a\r\nConnection: keep-alive, te");
             let (hypers, _) = talk(&[asks.as_bytes(), CLOSE.as_bytes()]).await;
-            let (ours, hypers) = (decoded(&ours), decoded(&hypers));
-            assert_eq!((ours.0, ours.1), (hypers.0, hypers.1), "{plan}");
-            assert_eq!((statuses(ours.2), statuses(hypers.2)), (vec![200], vec![200]), "{plan}");
+            assert_eq!(lines_of_head(&ours), lines_of_head(&hypers), "{plan}");
+            let chunks = |answers: &str| {
+                answers.split_once("\r\n\r\n").unwrap().1.split_once("HTTP/").unwrap().0.to_owned()
+            };
+            assert!(chunks(&ours) == chunks(&hypers), "{plan}");
+            assert!(decoded(&ours).1, "{plan}");
+            assert_eq!((statuses(&ours), statuses(&hypers)), (vec![200, 200], vec![200, 200]), "{plan}");
         }
     });
 }
@@ -178,5 +193,70 @@ fn a_client_that_does_not_read_stops_its_server() {
         client.read_to_string(&mut answers).await.unwrap();
         let (data, ended, next) = decoded(&answers);
         assert_eq!((data, ended, statuses(next)), (2_000_000, true, vec![200]));
+    });
+}
+
+/// A call whose server is done is over, though its client has not read all of it.
+#[test]
+fn the_end_of_a_stream_is_heard_behind_what_its_client_does_not_take() {
+    in_paused_time(async {
+        for plan in ["e5000,p9", "e600,p9,e600,p9"] {
+            let (mut client, seen) = in_memory(512);
+            client.write_all([&post(plan), CLOSE].concat().as_bytes()).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(seen.borrow().last().unwrap(), "said all");
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).await.unwrap();
+            let (data, ended, next) = decoded(&answers);
+            assert_eq!(
+                (data, ended, statuses(next)),
+                (if plan.len() == 8 { 5000 } else { 1200 }, true, vec![200])
+            );
+        }
+    });
+}
+
+#[test]
+fn a_client_that_pipelines_too_much_behind_its_stream_is_seen_leaving() {
+    in_real_time(async {
+        let (mut client, seen) = on_loopback().await;
+        let behind = "x".repeat(HOLD_BYTES + 10_000);
+        client.write_all((post("e5,p9000,e1") + &behind).as_bytes()).await.unwrap();
+        client.read_exact(&mut [0; 50]).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(seen.borrow().len(), 1, "{:?}", seen.borrow());
+        drop(client);
+        sleep(Duration::from_millis(30)).await;
+        assert_eq!(seen.borrow().last().unwrap(), "left with 1 to come");
+    });
+}
+
+#[test]
+fn a_connection_ends_behind_the_stream_of_an_ending_process() {
+    in_paused_time(async {
+        let (mut client, io) = duplex(65_536);
+        let (seen, ends) = (Seen::default(), Rc::new(Cell::new(false)));
+        let flag = Rc::clone(&ends);
+        spawn_local(async move {
+            let mut guard = Guard::new(io, Limits::default());
+            let handle = guard.handle();
+            let turns = take_turns(
+                &mut guard,
+                || flag.get(),
+                |head, body| {
+                    service(Request::from_parts(*head, Full::new(body)), handle.clone(), Rc::clone(&seen))
+                },
+            );
+            assert!(matches!(turns.await, Turns::Ended));
+            guard.finish().await;
+        });
+        client.write_all(post("e5,p9000,e6").as_bytes()).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        ends.set(true);
+        let began = Instant::now();
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(decoded(&answers), (11, true, ""));
+        assert_eq!(began.elapsed().as_secs(), 8, "when its server has said all");
     });
 }
