@@ -39,7 +39,7 @@ use super::head::HeadScan;
 use super::reject::Reject;
 use super::tls::Stream;
 
-pub(crate) use stream::Streaming;
+pub(crate) use stream::{AnswerBody, Streaming};
 pub(crate) use usual::Next;
 
 /// Most bytes kept of what a client sends before the current answer has finished.

@@ -7,19 +7,9 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request};
-use hyper::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::guard::{Guard, Next, Peer, Streaming};
-
-/// The body of an answer, of which more is known than its bytes.
-pub(crate) trait AnswerBody {
-    /// Takes all of it, where it is at hand as a whole. `None`: it is still to come.
-    fn take_whole(&mut self) -> Option<Bytes>;
-
-    /// It is a stream of events, which go on as they come.
-    fn is_stream(&self) -> bool;
-}
+use super::guard::{AnswerBody, Guard, Next, Peer, Streaming};
 
 /// How usual exchanges end.
 pub(crate) enum Turns<B> {
@@ -39,7 +29,7 @@ pub(crate) async fn take_turns<IO, B, F>(
 ) -> Turns<B>
 where
     IO: AsyncRead + AsyncWrite + Peer + Unpin,
-    B: AnswerBody + Body<Data = Bytes> + Unpin,
+    B: AnswerBody + Unpin,
     F: Future<Output = Response<B>>,
 {
     loop {
@@ -91,7 +81,7 @@ fn is_chunked<B: AnswerBody>(response: &Response<B>) -> bool {
 async fn pass<IO, B>(guard: &mut Guard<IO>, response: Response<B>, ends: bool) -> bool
 where
     IO: AsyncRead + AsyncWrite + Peer + Unpin,
-    B: Body<Data = Bytes> + Unpin,
+    B: AnswerBody + Unpin,
 {
     let (head, mut body) = response.into_parts();
     let (mut streaming, closes) = Streaming::new(&head, ends);

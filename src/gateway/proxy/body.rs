@@ -14,7 +14,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{admit::Permit, pipe, record::Record, relay::Relay};
 use crate::gateway::{
-    conn::{guard::Answering, turns::AnswerBody},
+    conn::guard::{AnswerBody, Answering},
     metrics::FleetMetrics,
 };
 
@@ -131,6 +131,8 @@ enum Inner {
 /// Body of an answer.
 pub struct Answer {
     inner: Inner,
+    /// Bytes of it that were taken. The record need not be touched for each event.
+    sent: usize,
     /// Completes the metrics and the log line when the answer is done, or dropped.
     record: Option<Box<Record>>,
     /// Tells the connection that the next request may be read.
@@ -143,7 +145,7 @@ pub struct Answer {
 
 impl Answer {
     fn new(inner: Inner) -> Self {
-        Self { inner, record: None, finished: None, gauge: None, permit: None }
+        Self { inner, sent: 0, record: None, finished: None, gauge: None, permit: None }
     }
 
     /// A whole body.
@@ -207,13 +209,11 @@ impl Body for Answer {
             Inner::Relay(relay) => relay.poll(context),
             Inner::Pipe(reader) => reader.poll(context).map(|chunk| chunk.map(|c| c.map_err(|_| CutAnswer))),
         };
-        if let Some(record) = &mut this.record {
-            match &polled {
-                Poll::Ready(Some(Ok(bytes))) => record.sent(bytes.len()),
-                Poll::Ready(Some(Err(_))) => record.cut(),
-                Poll::Ready(None) => record.complete(),
-                Poll::Pending => {}
-            }
+        match (&polled, &mut this.record) {
+            (Poll::Ready(Some(Ok(bytes))), _) => this.sent += bytes.len(),
+            (Poll::Ready(Some(Err(_))), Some(record)) => record.cut(),
+            (Poll::Ready(None), Some(record)) => record.complete(),
+            _ => {}
         }
         polled.map(|chunk| chunk.map(|c| c.map(Frame::data)))
     }
@@ -236,9 +236,7 @@ impl AnswerBody for Answer {
     fn take_whole(&mut self) -> Option<Bytes> {
         let Inner::Whole(bytes) = &mut self.inner else { return None };
         let bytes = bytes.take().unwrap_or_default();
-        if let Some(record) = &mut self.record {
-            record.sent(bytes.len());
-        }
+        self.sent += bytes.len();
         Some(bytes)
     }
 
@@ -249,6 +247,10 @@ impl AnswerBody for Answer {
             Inner::Pipe(_) => true,
         }
     }
+
+    fn has_more(&self) -> bool {
+        matches!(&self.inner, Inner::Relay(relay) if relay.has_more())
+    }
 }
 
 impl Drop for Answer {
@@ -257,6 +259,7 @@ impl Drop for Answer {
             metrics.streams.dec();
         }
         let Some(record) = &mut self.record else { return };
+        record.sent(self.sent);
         match &self.inner {
             Inner::Whole(None) => record.complete(),
             Inner::Relay(relay) => {

@@ -21,7 +21,7 @@ use super::{
     worker::Worker,
 };
 use crate::gateway::{
-    conn::turns::AnswerBody as _,
+    conn::guard::AnswerBody as _,
     fleet::{Fleet, View},
     mcp::{
         answers::{self, Fault},

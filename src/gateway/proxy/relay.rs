@@ -122,6 +122,11 @@ impl Relay {
         self.ended && self.out.is_empty()
     }
 
+    /// What comes next was read already, or is the end.
+    pub(crate) fn has_more(&self) -> bool {
+        self.ended || !self.out.is_empty()
+    }
+
     pub(crate) fn size_hint(&self) -> SizeHint {
         match (&self.mode, &self.upstream) {
             (Mode::Raw, Some(upstream)) if self.out.is_empty() => upstream.size_hint(),

@@ -16,6 +16,18 @@ use super::usual::{JOINED, OUT, Rest};
 use super::{Exchange, Guard, Peer};
 use crate::gateway::conn::{date, usual};
 
+/// The body of an answer, of which more is known than its bytes.
+pub(crate) trait AnswerBody: Body<Data = Bytes> {
+    /// Takes all of it, where it is at hand as a whole. `None`: it is still to come.
+    fn take_whole(&mut self) -> Option<Bytes>;
+
+    /// It is a stream of events, which go on as they come.
+    fn is_stream(&self) -> bool;
+
+    /// What follows is at hand, so that it can go out with what was just taken. What has to be read first cannot.
+    fn has_more(&self) -> bool;
+}
+
 /// A stream on its way to the client.
 #[derive(Debug)]
 pub(crate) struct Streaming {
@@ -48,7 +60,7 @@ where
         body: &mut B,
     ) -> Poll<bool>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: AnswerBody + Unpin,
     {
         let mut waits = false;
         loop {
@@ -77,7 +89,7 @@ where
         stuck: bool,
     ) -> bool
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: AnswerBody + Unpin,
     {
         let mut out = OUT.take();
         out.clear();
@@ -94,6 +106,9 @@ where
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     large = push_chunk(&mut out, data);
+                    if !body.has_more() {
+                        break;
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep;
 
 use super::*;
-use crate::gateway::conn::turns::{AnswerBody, Turns, take_turns};
+use crate::gateway::conn::turns::{Turns, take_turns};
 
 mod limits;
 mod order;
@@ -103,6 +103,10 @@ async fn service(request: Request<impl Body>, handle: GuardHandle, seen: Seen) -
 impl AnswerBody for Answer {
     fn is_stream(&self) -> bool {
         self.stream.is_some()
+    }
+
+    fn has_more(&self) -> bool {
+        self.stream.as_ref().is_some_and(stream::Events::has_more)
     }
 
     fn take_whole(&mut self) -> Option<Bytes> {

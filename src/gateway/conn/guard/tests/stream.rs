@@ -29,6 +29,10 @@ impl Events {
         Self { plan, pause: None, seen: Rc::clone(seen) }
     }
 
+    pub(super) fn has_more(&self) -> bool {
+        self.plan.front().is_none_or(|step| !step.starts_with('p'))
+    }
+
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
             if let Some(pause) = &mut self.pause {
