@@ -1,6 +1,6 @@
 //! The usual exchange of a client's HTTP/1.1 connection, without hyper: a small POST that tells its length or a GET
-//! without a body, and an answer that is at hand as a whole or is a stream. Pure. Whatever is not usual is named as such, and hyper reads it: there is no
-//! second reading of chunked bodies, interim answers, or of anything that the strict check refuses.
+//! without a body, and an answer that is at hand as a whole or is a stream. Pure. Whatever is not usual is named as such,
+//! and hyper reads it: requests in chunks, and anything that the strict check refuses.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response};
