@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::net::TcpListener;
-use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
 use tokio::time::sleep;
 
 use super::*;
@@ -130,6 +130,24 @@ async fn serve(io: impl AsyncRead + AsyncWrite + Peer + Unpin + 'static, limits:
         Turns::Ended => guard.finish().await,
         Turns::Other(first) => by_hyper(guard, first, seen).await,
     }
+}
+
+/// Serves usual exchanges, and nothing else, of a process that ends when `ends` says so.
+fn serve_until(io: DuplexStream, ends: &Rc<Cell<bool>>, seen: &Seen) -> JoinHandle<()> {
+    let (ends, seen) = (Rc::clone(ends), Rc::clone(seen));
+    spawn_local(async move {
+        let mut guard = Guard::new(io, Limits::default());
+        let handle = guard.handle();
+        let turns = take_turns(
+            &mut guard,
+            || ends.get(),
+            |head, body| {
+                service(Request::from_parts(*head, Full::new(body)), handle.clone(), Rc::clone(&seen))
+            },
+        );
+        assert!(matches!(turns.await, Turns::Ended));
+        guard.finish().await;
+    })
 }
 
 async fn by_hyper(

@@ -240,20 +240,7 @@ fn a_connection_ends_behind_the_stream_of_an_ending_process() {
     in_paused_time(async {
         let (mut client, io) = duplex(65_536);
         let (seen, ends) = (Seen::default(), Rc::new(Cell::new(false)));
-        let flag = Rc::clone(&ends);
-        spawn_local(async move {
-            let mut guard = Guard::new(io, Limits::default());
-            let handle = guard.handle();
-            let turns = take_turns(
-                &mut guard,
-                || flag.get(),
-                |head, body| {
-                    service(Request::from_parts(*head, Full::new(body)), handle.clone(), Rc::clone(&seen))
-                },
-            );
-            assert!(matches!(turns.await, Turns::Ended));
-            guard.finish().await;
-        });
+        let served = serve_until(io, &ends, &seen);
         client.write_all(post("e5,p9000,e6").as_bytes()).await.unwrap();
         sleep(Duration::from_secs(1)).await;
         ends.set(true);
@@ -262,5 +249,7 @@ fn a_connection_ends_behind_the_stream_of_an_ending_process() {
         client.read_to_string(&mut answers).await.unwrap();
         assert_eq!(decoded(&answers), (11, true, ""));
         assert_eq!(began.elapsed().as_secs(), 8, "when its server has said all");
+        drop(client);
+        served.await.unwrap();
     });
 }

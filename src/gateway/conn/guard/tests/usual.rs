@@ -92,24 +92,7 @@ fn an_ending_process_answers_what_runs_and_closes() {
     async fn ending(bytes: &str, begun: &str) -> (String, Vec<String>) {
         let (mut client, io) = duplex(65_536);
         let (seen, ends) = (Seen::default(), Rc::new(Cell::new(false)));
-        let (of_service, flag) = (Rc::clone(&seen), Rc::clone(&ends));
-        let served = spawn_local(async move {
-            let mut guard = Guard::new(io, Limits::default());
-            let handle = guard.handle();
-            let turns = take_turns(
-                &mut guard,
-                || flag.get(),
-                |head, body| {
-                    service(
-                        Request::from_parts(*head, Full::new(body)),
-                        handle.clone(),
-                        Rc::clone(&of_service),
-                    )
-                },
-            );
-            assert!(matches!(turns.await, Turns::Ended));
-            guard.finish().await;
-        });
+        let served = serve_until(io, &ends, &seen);
         client.write_all(bytes.as_bytes()).await.unwrap();
         sleep(Duration::from_secs(1)).await;
         ends.set(true);
