@@ -70,6 +70,8 @@ pub mod reasons {
     pub const FOREIGN_AUTOSCALER: &str = "ForeignAutoscaler";
     /// `spec.replicas` is held by somebody although autoscaling is on.
     pub const REPLICAS_OVERRIDDEN: &str = "ReplicasOverridden";
+    /// The HPA has not followed a step that the Deployment got ahead of it.
+    pub const HPA_NOT_FOLLOWING: &str = "HPANotFollowing";
     /// What the fleet is to follow is measured by a gateway, and none serves it.
     pub const GATEWAY_MISSING: &str = "GatewayMissing";
     /// The scale follows its metrics.

@@ -8,6 +8,7 @@ pub mod behavior;
 pub mod board;
 pub mod decide;
 pub mod decision;
+pub mod head_start;
 pub mod hpa;
 pub mod ledger;
 pub mod load;

@@ -22,9 +22,10 @@ pub struct Policy {
     pub windows: Windows,
     /// How fast the scale follows: the generated HPA's, and ours where we write the scale ourselves.
     pub behavior: Behavior,
-    /// Where we write the scale: what only slow calls had asked for goes at once when calls are as fast as ever; neither
-    /// a window nor a rate policy keeps it.
-    pub release_slow: bool,
+    /// The fleet names no `behavior.scaleDown`: the preset's own pace down holds, and the operator keeps it, whoever writes
+    /// the scale. It knows what an HPA cannot: what only slow calls had asked for goes at once when calls are as fast as
+    /// ever; neither a window nor a rate policy keeps it.
+    pub preset_pace: bool,
     /// Calls that a pod is given at a time, greater than 0; `None`: no limit.
     pub slots: Option<f64>,
     /// Rest after a change.
@@ -242,7 +243,7 @@ impl Policy {
             },
             windows: Windows::default(),
             behavior: Behavior::balanced(),
-            release_slow: true,
+            preset_pace: true,
             slots,
             cooldown: Cooldown::default(),
             fallback: None,
@@ -251,6 +252,12 @@ impl Policy {
             tolerance_up: 0.0,
             tolerance_down: 0.1,
         }
+    }
+
+    /// The behavior of the generated HPA: where the pace down is ours, its own is open, else two windows would add up.
+    pub fn of_hpa(&self) -> Behavior {
+        let down = if self.preset_pace { Rules::at_once() } else { self.behavior.down.clone() };
+        Behavior { up: self.behavior.up.clone(), down }
     }
 
     /// The preset `Classic`: the weighted formula, one replica per step, five minutes of rest after each

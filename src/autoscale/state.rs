@@ -21,6 +21,8 @@ pub struct State {
     pub baseline_at: Option<Millis>,
     /// Calls have taken longer than they used to, and since then something has forbidden to take away all the time.
     pub slow: bool,
+    /// That is over, and what it had asked for is on its way down.
+    pub slow_over: bool,
     /// D before the servers failed.
     pub last_good_demand: Option<f64>,
     /// Since when there are no metrics.

@@ -170,7 +170,7 @@ fn worth_saying(type_: &str, status: &str, reason: &str) -> Option<&'static str>
         r::ACTUATOR_OFF,
         r::NO_ENDPOINTS,
     ];
-    const LOUD: [&str; 20] = [
+    const LOUD: [&str; 21] = [
         r::INVALID_SPEC,
         r::CHILD_CONFLICT,
         r::CHILD_REJECTED,
@@ -178,6 +178,7 @@ fn worth_saying(type_: &str, status: &str, reason: &str) -> Option<&'static str>
         r::ROLLOUT_STUCK,
         r::FOREIGN_AUTOSCALER,
         r::REPLICAS_OVERRIDDEN,
+        r::HPA_NOT_FOLLOWING,
         r::IMAGE_PULL_FAILED,
         r::MISSING_REFERENCE,
         r::VOLUME_NOT_MOUNTED,

@@ -40,6 +40,8 @@ pub struct LiveChild {
     pub posted: bool,
     /// For autoscalers: kind and name of what they scale.
     pub scale_target: Option<(String, String)>,
+    /// For autoscalers: the server has dropped `tolerance`, so that a step of a tenth or less is taken for noise.
+    pub coarse: bool,
     /// Somebody else than we owns `spec.replicas`.
     pub replicas_owned_by_other: bool,
     /// It is being deleted.
@@ -89,6 +91,7 @@ impl LiveChild {
                 && FleetName::parse(&fleet).is_ok_and(|fleet| kind.is_name_of(&fleet, &name)),
             posted: posted && !applied,
             owner_uid: owner.map(|o| o.uid),
+            coarse: kind == ChildKind::HorizontalPodAutoscaler && is_coarse(&object.data),
             scale_target,
             replicas_owned_by_other,
             terminating: object.metadata.deletion_timestamp.is_some(),
@@ -124,6 +127,11 @@ pub fn own_entry(object: &DynamicObject, operation: &str) -> Option<usize> {
             && f.operation.as_deref() == Some(operation)
             && f.subresource.as_deref().unwrap_or_default().is_empty()
     })
+}
+
+/// Whether a direction of an autoscaler is without a tolerance of its own.
+fn is_coarse(data: &Value) -> bool {
+    ["scaleUp", "scaleDown"].iter().any(|d| data["spec"]["behavior"][d]["tolerance"].is_null())
 }
 
 fn scale_target(data: &Value) -> Option<(String, String)> {
@@ -237,8 +245,9 @@ impl Observed {
             foreign_autoscaler: foreign.is_some_and(|f| !f.on_deployment),
             deployment_taken: foreign.is_some_and(|f| f.on_deployment),
             deployment_replicas_handed_over: deployment.is_some_and(|d| d.replicas_owned_by_other),
-            // Who acts is not seen on children; the pass fills it in.
+            // Who acts, and what on, is not seen on children; the pass fills it in.
             effective: EffectiveActuator::default(),
+            ahead: None,
         }
     }
 }

@@ -28,6 +28,7 @@ use super::{
     plan::{Blocked, Effect, plan},
     recorder::Recorder,
     scaler::{self, Scaler, effective::effective},
+    scaling::EffectiveActuator,
     state::{States, WatchedFleet, replicas_holder},
     status::{self, Change, ScalingFacts},
     validate::{Invalid, ValidatedFleet, validate},
@@ -37,6 +38,7 @@ use crate::{
         names,
         v1alpha1::{AutoscalingStatus, McpFleet, McpFleetStatus},
     },
+    autoscale::head_start::HeadStart,
     domain::FleetKey,
     runtime::{
         chain::Chain,
@@ -218,11 +220,18 @@ impl Context {
         let mut facts = observed.facts(&fleet.name);
         let foreign = observed.foreign_autoscaler.is_some();
         facts.effective = effective(&fleet.scaling, foreign, &self.scaler.api_state());
+        if matches!(facts.effective, EffectiveActuator::Hpa | EffectiveActuator::Direct) {
+            facts.ahead = self.scaler.ahead(key).or_else(|| status::head_start(known));
+        }
         let desired = desired::build(&fleet, &facts, &self.rendering);
         let plan = plan(&fleet, desired, &observed, known.selector.is_some());
         let applier = Applier { client: &self.client, leadership: &self.leadership, caches: &self.caches };
         let mut report = Report { blocked: plan.blocked, known: known.clone(), cause: None, wait: None };
         let mut notes = Vec::new();
+        if HeadStart::standing(facts.ahead, fleet.replicas.unwrap_or_default()).is_some() {
+            // First, so that no crash leaves a Deployment ahead that nobody knows the reason of.
+            self.report(raw, &fleet, key, &mut report).await?;
+        }
         for effect in &plan.effects {
             match effect {
                 Effect::MakeWay => {

@@ -2,7 +2,7 @@
 
 pub use crate::autoscale::metrics_api::ApiState;
 
-use crate::autoscale::{decision::Decision, state::Persisted};
+use crate::autoscale::{decision::Decision, head_start::HeadStart, state::Persisted};
 
 /// Who acts on a fleet's decision, in effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,6 +42,10 @@ pub struct Scaled {
     pub effective: EffectiveActuator,
     /// N at the decision.
     pub replicas: i32,
+    /// What the Deployment gets before `spec.replicas` says so.
+    pub ahead: Option<HeadStart>,
+    /// The HPA has not followed it for longer than several looks take.
+    pub unfollowed: bool,
     /// When it was decided, in ms since the Unix epoch.
     pub at: i64,
     /// The end of the rest after a change, in ms since the Unix epoch, while it lasts.

@@ -25,7 +25,7 @@ use crate::api::{
 
 use autoscaling::News;
 
-pub use autoscaling::{cause, persisted};
+pub use autoscaling::{cause, head_start, persisted};
 pub use rollout::Rollout;
 pub use scaling::ScalingFacts;
 
@@ -167,8 +167,12 @@ const ORDINARY: [&str; 5] = [
 ];
 
 /// Reasons about scaling that do not come from a decision, or that end only by a person's hand.
-const TO_MEND: [&str; 3] =
-    [reasons::REPLICAS_OVERRIDDEN, reasons::FOREIGN_AUTOSCALER, reasons::ACTIVATION_FAILED];
+const TO_MEND: [&str; 4] = [
+    reasons::REPLICAS_OVERRIDDEN,
+    reasons::HPA_NOT_FOLLOWING,
+    reasons::FOREIGN_AUTOSCALER,
+    reasons::ACTIVATION_FAILED,
+];
 
 /// Compares two statuses.
 pub fn change(old: &McpFleetStatus, new: &McpFleetStatus) -> Change {

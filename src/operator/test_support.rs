@@ -75,6 +75,8 @@ pub(crate) fn scaled() -> Scaled {
         },
         effective: EffectiveActuator::Hpa,
         replicas: 6,
+        ahead: None,
+        unfollowed: false,
         at: 99_000_000,
         cooldown_until: Some(100_000_001),
     }

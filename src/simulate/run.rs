@@ -28,6 +28,7 @@ pub(crate) fn run(scenario: &Scenario, kind: Kind, policy: &Policy, limits: Limi
     let mut reports = Reports { ledger: Ledger::default(), under_way: Vec::new(), random };
     let mut load: Option<Load> = None;
     let cpu_phase = reports.random.index(15);
+    let mut spec = replicas;
     for second in 0..scenario.seconds {
         world.second(kind.victims(), load.as_ref());
         let blind = world.conditions.blind;
@@ -40,12 +41,19 @@ pub(crate) fn run(scenario: &Scenario, kind: Kind, policy: &Policy, limits: Limi
             scaler.restart(world.now);
         }
         let pods = facts(&world, blind);
-        let view = View { now: world.now, replicas: world.replicas, pods: &pods, load: load.as_ref() };
-        let wanted = scaler.tick(&view).filter(|n| *n != world.replicas);
+        let view = View {
+            now: world.now,
+            replicas: spec,
+            deployed: world.replicas,
+            pods: &pods,
+            load: load.as_ref(),
+        };
+        spec = scaler.tick(&view).unwrap_or(spec);
         world.measure.score(world.now, scaler.score());
-        if let Some(n) = wanted {
-            world.measure.scaled(world.now, world.replicas, n);
-            world.replicas = n;
+        let deployed = scaler.deployed(spec);
+        if deployed != world.replicas {
+            world.measure.scaled(world.now, world.replicas, deployed);
+            world.replicas = deployed;
         }
         world.run_until(Micros::from(second + 1) * SECOND);
     }

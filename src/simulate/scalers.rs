@@ -17,6 +17,8 @@ pub(crate) struct View<'a> {
     pub(crate) now: Micros,
     /// `spec.replicas`.
     pub(crate) replicas: i32,
+    /// Replicas of the Deployment.
+    pub(crate) deployed: i32,
     /// Pods that have not been told to end.
     pub(crate) pods: &'a [PodFacts],
     /// What the gateways reported; `None` without fresh reports.
@@ -31,7 +33,7 @@ impl View<'_> {
 
     /// `status.replicas`.
     pub(crate) fn status_replicas(&self) -> i32 {
-        self.replicas.min(self.pods.len() as i32)
+        self.deployed.min(self.pods.len() as i32)
     }
 }
 
@@ -51,6 +53,11 @@ pub(crate) struct PodFacts {
 pub(crate) trait Scaler {
     /// Called once a second; what `spec.replicas` should be now, or nothing.
     fn tick(&mut self, view: &View<'_>) -> Option<i32>;
+
+    /// Replicas of the Deployment where `spec.replicas` is `spec`.
+    fn deployed(&self, spec: i32) -> i32 {
+        spec
+    }
 
     /// Its process starts anew.
     fn restart(&mut self, now: Micros);

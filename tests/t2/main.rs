@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             case!(actuators::a_killed_leader_loses_no_rest),
             case!(actuators::a_standby_that_takes_over_keeps_the_rest),
             case!(following::an_hpa_follows_the_load_up_and_down),
+            case!(following::a_step_up_does_not_wait_for_the_hpa),
             case!(holding::at_steady_load_nothing_is_written),
             case!(holding::without_metrics_it_holds_and_then_falls_back),
             case!(holding::a_person_pauses_and_goes_on),

@@ -13,10 +13,14 @@ pub struct AutoscalingStatus {
     /// Who changes the scale in effect: `HPA`, `Direct` or `Off`.
     #[schemars(length(max = 32))]
     pub effective_actuator: String,
-    /// Replicas asked for when it was decided.
+    /// Replicas asked for when it was decided: `spec.replicas`, and what is ahead of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_replicas: Option<i32>,
-    /// Replicas that are recommended; absent where nothing can be said for lack of metrics.
+    /// A step up that the Deployment has got before the HPA's next look at the fleet; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_start: Option<HeadStartStatus>,
+    /// Replicas that are recommended, before windows and policies of `behavior`; absent where nothing can be said for
+    /// lack of metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired_replicas: Option<i32>,
     /// Demand over replicas, for example "1.12"; 1 is at target.
@@ -63,6 +67,16 @@ pub struct AutoscalingStatus {
     /// How long a call takes while nothing is wrong, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline_hold_time_ms: Option<i64>,
+}
+
+/// A step up that the HPA has yet to write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HeadStartStatus {
+    /// `spec.replicas` when it was decided. A lower value takes the head start back.
+    pub spec_replicas: i32,
+    /// Replicas that the Deployment gets.
+    pub replicas: i32,
 }
 
 /// One signal's part in the decision.

@@ -10,15 +10,18 @@ pub(super) fn act(view: &View<'_>, measured: &Measured, proposal: &mut Proposal,
     let (n, policy) = (view.n, view.policy);
     let at_zero = n == 0 || proposal.wanted == 0;
     let slow_over = slow::over(&measured.guards, state);
+    if proposal.wanted >= n {
+        slow::done(state);
+    }
     match view.snapshot.actuator {
         _ if at_zero && view.snapshot.actuator != Actuator::Off => proposal.wanted,
-        Actuator::Off | Actuator::Hpa => {
+        Actuator::Off => {
             behavior::record(&mut state.recommendations, &policy.behavior, proposal.wanted, view.now);
             n
         }
         // Outside the bounds: to the bound at once.
-        Actuator::Direct if behavior::jump(floor(policy), policy.max, n).is_some() => proposal.wanted,
-        Actuator::Direct => {
+        _ if behavior::jump(floor(policy), policy.max, n).is_some() => proposal.wanted,
+        Actuator::Hpa | Actuator::Direct => {
             let wanted = behavior::Proposal {
                 remembered: !state.slow,
                 paced: !slow_over,

@@ -9,11 +9,21 @@ use super::{View, guards::Guards};
 /// Notes whether calls are slow. From then on, until [`over`], windows remember nothing: what slow calls hold says nothing
 /// of the load, nor do clients that try again.
 pub(super) fn observe(view: &View<'_>, degraded: bool, state: &mut State) {
-    state.slow |= degraded && view.policy.release_slow;
+    state.slow |= degraded && view.policy.preset_pace;
 }
 
-/// Whether this is the end of it: the first decision since then in which nothing forbids to take away. A step down goes
-/// without a pace then; what is still wanted is load again, and remembered.
+/// Whether steps down go without a pace: from the first decision since then in which nothing forbids to take away, until
+/// the scale has come down to what is wanted (see [`done`]). What is still wanted then is load again, and remembered.
 pub(super) fn over(guards: &Guards, state: &mut State) -> bool {
-    !guards.forbids_down() && std::mem::take(&mut state.slow)
+    if guards.forbids_down() {
+        state.slow_over = false;
+    } else {
+        state.slow_over |= std::mem::take(&mut state.slow);
+    }
+    state.slow_over
+}
+
+/// Nothing is left to take away. Whoever writes the scale may have taken some seconds for it: an HPA looks every 15.
+pub(super) fn done(state: &mut State) {
+    state.slow_over = false;
 }

@@ -8,7 +8,9 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy,
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use super::{Facts, Rendering, inputs, int_or_string, label_selector, metadata, pod};
-use crate::{api::names, operator::hash::digest, operator::validate::ValidatedFleet};
+use crate::{
+    api::names, autoscale::head_start::HeadStart, operator::hash::digest, operator::validate::ValidatedFleet,
+};
 
 /// Old ReplicaSets that stay for a look back; every one is an object to store.
 const REVISION_HISTORY: i32 = 3;
@@ -41,7 +43,8 @@ impl Replicas {
                 _ => Self::LeftAlone,
             };
         }
-        Self::Set(fleet.replicas.unwrap_or_else(|| fleet.seed(facts.deployment_replicas)))
+        let set = |spec| HeadStart::replicas(facts.ahead, spec);
+        Self::Set(fleet.replicas.map_or_else(|| fleet.seed(facts.deployment_replicas), set))
     }
 }
 

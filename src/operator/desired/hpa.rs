@@ -46,7 +46,7 @@ pub(super) fn of_decision(fleet: &ValidatedFleet, mcp: &McpScaling) -> Horizonta
         }),
         ..MetricSpec::default()
     };
-    build(fleet, mcp.range, vec![metric], behavior(&mcp.policy.behavior, Some("0")))
+    build(fleet, mcp.range, vec![metric], behavior(&mcp.policy.of_hpa(), Some("0")))
 }
 
 fn build(

@@ -27,7 +27,10 @@ use super::{
     scaling::EffectiveActuator,
     validate::{Scaling, ValidatedFleet},
 };
-use crate::api::{names, v1alpha1::IntOrPercent};
+use crate::{
+    api::{names, v1alpha1::IntOrPercent},
+    autoscale::head_start::HeadStart,
+};
 
 /// What the operator's own configuration contributes to pods.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ pub struct Facts {
     pub deployment_taken: bool,
     /// Who acts on our own decision, in effect.
     pub effective: EffectiveActuator,
+    /// What the Deployment gets before `spec.replicas` says so.
+    pub ahead: Option<HeadStart>,
     /// That autoscaler has written the replicas, so they stay when we no longer name them.
     pub deployment_replicas_handed_over: bool,
 }

@@ -152,6 +152,18 @@ fn a_taken_deployment_keeps_its_replicas() {
     assert_eq!(replicas(true), None);
 }
 
+#[test]
+fn a_head_start_is_the_deployments_and_a_lower_scale_takes_it_back() {
+    let replicas = |n: i32| {
+        let fleet = validated(&format!("{{replicas: {n}, server: {{image: a}}, autoscaling: {{}}}}"));
+        let facts = Facts { ahead: Some(HeadStart { over: 4, replicas: 9 }), ..Facts::default() };
+        let all = build(&fleet, &facts, &rendering());
+        let deployment = all.into_iter().find(|d| d.kind == ChildKind::Deployment).expect("one");
+        deployment.object["spec"]["replicas"].as_i64()
+    };
+    assert_eq!([4, 7, 9, 10, 3].map(replicas), [9, 9, 9, 10, 3].map(Some));
+}
+
 /// A gateway that is installed later lets the drain take longer, and restarts nobody for it; a drain time that is
 /// named counts at once, even where it is the default of fleets without a gateway.
 #[test]
@@ -208,7 +220,6 @@ fn hpa_of(spec: &str, effective: EffectiveActuator) -> Option<Value> {
 fn the_hpa_of_a_decision_asks_for_exactly_what_is_recommended() {
     let this = json!({"apiVersion": "mcpfleet.io/v1alpha1", "kind": "McpFleet", "name": "weather"});
     let all = json!({"type": "Pods", "value": 1000, "periodSeconds": 15});
-    let tenth = json!({"type": "Percent", "value": 10, "periodSeconds": 60});
     let expected = json!({
         "scaleTargetRef": this,
         "minReplicas": 2,
@@ -220,10 +231,21 @@ fn the_hpa_of_a_decision_asks_for_exactly_what_is_recommended() {
         }}],
         "behavior": {
             "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [all], "tolerance": "0"},
-            "scaleDown": {"stabilizationWindowSeconds": 480, "selectPolicy": "Max", "policies": [tenth], "tolerance": "0"},
+            "scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [all], "tolerance": "0"},
         },
     });
-    assert_eq!(hpa_of("{server: {image: a}, autoscaling: {}}", EffectiveActuator::Hpa), Some(expected));
+    assert_eq!(
+        hpa_of("{server: {image: a}, autoscaling: {}}", EffectiveActuator::Hpa),
+        Some(expected.clone()),
+        "the preset's own pace is in the number"
+    );
+    let named =
+        "{server: {image: a}, autoscaling: {behavior: {scaleDown: {stabilizationWindowSeconds: 120}}}}";
+    let of_kubernetes = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    let mut paced = expected;
+    paced["behavior"]["scaleDown"]["stabilizationWindowSeconds"] = json!(120);
+    paced["behavior"]["scaleDown"]["policies"] = json!([of_kubernetes]);
+    assert_eq!(hpa_of(named, EffectiveActuator::Hpa), Some(paced), "one that is named is the HPA's");
 }
 
 #[test]

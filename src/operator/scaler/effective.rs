@@ -3,7 +3,7 @@
 
 use crate::{
     api::v1alpha1::Actuator as Wanted,
-    autoscale::snapshot::Actuator,
+    autoscale::{head_start::HeadStart, snapshot::Actuator},
     operator::{
         scaling::{ApiState, EffectiveActuator},
         validate::Scaling,
@@ -49,6 +49,22 @@ pub fn write(effective: EffectiveActuator, ours_stands: bool, replicas: i32, des
     (may && desired != replicas && desired >= 0).then_some(desired)
 }
 
+/// What is wanted of the Deployment after a decision from N to `desired`, while `spec.replicas` is `spec`. Where we write
+/// ourselves, that is what was ahead when we began to, until it is written.
+pub fn ahead(
+    effective: EffectiveActuator,
+    follows: bool,
+    spec: i32,
+    (n, desired): (i32, i32),
+    max: i32,
+) -> HeadStart {
+    match effective {
+        EffectiveActuator::Hpa => HeadStart::decided(follows, spec, n, desired, max),
+        EffectiveActuator::Direct => HeadStart::decided(false, spec, n, desired, max),
+        EffectiveActuator::Native | EffectiveActuator::Off => HeadStart { over: spec, replicas: spec },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +94,22 @@ mod tests {
             assert_eq!(effective(&scaling(spec), foreign, &api), expected, "{spec} {foreign} {api:?}");
         }
         assert_eq!(effective(&Scaling::Fixed, false, &Serving), Off);
+    }
+
+    #[test]
+    fn only_an_hpa_is_gone_ahead_of() {
+        use EffectiveActuator::{Direct, Hpa, Native, Off};
+        for (effective, n, desired, deployed) in [
+            (Hpa, 2, 5, 5),
+            (Hpa, 5, 7, 7),
+            (Direct, 2, 5, 2),
+            (Direct, 5, 7, 5),
+            (Native, 5, 7, 2),
+            (Off, 5, 7, 2),
+        ] {
+            let ahead = ahead(effective, true, 2, (n, desired), 10);
+            assert_eq!(HeadStart::replicas(Some(ahead), 2), deployed, "{effective:?} {n} {desired}");
+        }
     }
 
     #[test]

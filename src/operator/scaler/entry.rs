@@ -11,6 +11,7 @@ use super::{
 use crate::{
     autoscale::{
         decision::Decision,
+        head_start::HeadStart,
         policy::Policy,
         snapshot::Pause,
         state::{Persisted, State},
@@ -32,6 +33,9 @@ const RETRY_MOST: Millis = 60_000;
 /// For so long, in ms, a decision may wait for whoever reads it: an HPA looks every 15 s.
 const LED: Millis = 30_000;
 
+/// After so long, in ms, an HPA that looks every 15 s does not follow any more.
+const UNFOLLOWED: Millis = 60_000;
+
 /// One fleet.
 pub struct Entry {
     /// As it was seen last.
@@ -48,6 +52,10 @@ pub struct Entry {
     asked: Option<Made>,
     /// The one that led to the present N, where it was one of ours.
     cause: Option<Decision>,
+    /// What this process wants of the Deployment, since it leads.
+    ahead: Option<HeadStart>,
+    /// Since when `spec.replicas` has had this value while something is ahead of it.
+    behind: Option<(i32, Millis)>,
     /// Our own newest write of the scale, until the watch tells of it.
     pub wrote: Option<Wrote>,
     /// A write is under way.
@@ -75,6 +83,10 @@ pub struct Made {
     pub effective: EffectiveActuator,
     /// N.
     pub replicas: i32,
+    /// What the Deployment gets before `spec.replicas` says so.
+    pub ahead: Option<HeadStart>,
+    /// What an HPA reads.
+    pub exported: Option<i32>,
     /// When.
     pub at: Now,
     /// Age of the samples behind it, in ms; `None`: there are none.
@@ -116,6 +128,8 @@ impl Entry {
             made: None,
             asked: None,
             cause: None,
+            ahead: None,
+            behind: None,
             wrote: None,
             writing: false,
             failures: (0, 0),
@@ -167,6 +181,25 @@ impl Entry {
         Some((fleet.spec.replicas?, version(&self.object)))
     }
 
+    /// What is ahead of `spec.replicas`. Its leader knows; anybody else, and a leader who has only just begun, follows what
+    /// stands in the status.
+    pub fn ahead(&self) -> Option<HeadStart> {
+        self.ahead.or_else(|| status::head_start(self.object.0.as_ref().ok()?.status.as_ref()?))
+    }
+
+    /// Remembers what is ahead of `spec`, if this process `leads`.
+    pub fn goes_ahead(&mut self, ahead: HeadStart, spec: i32, leads: bool, now: Millis) {
+        self.ahead = leads.then_some(ahead);
+        let stands = HeadStart::standing(Some(ahead), spec).is_some();
+        let since = self.behind.filter(|(before, _)| *before == spec).map_or(now, |(_, since)| since);
+        self.behind = stands.then_some((spec, since));
+    }
+
+    /// Whether the HPA has left several looks unused to follow what is ahead.
+    pub fn is_unfollowed(&self, now: Millis) -> bool {
+        self.behind.is_some_and(|(_, since)| now.saturating_sub(since) > UNFOLLOWED)
+    }
+
     /// Remembers a decision; whether a pass has to be asked for.
     pub fn decided(&mut self, made: Made, state: State, leads: bool) -> bool {
         self.state = state;
@@ -179,7 +212,7 @@ impl Entry {
         }
         *self.counts.entry(made.decision.reason.as_str()).or_default() += 1;
         let cooling = self.cooldown_until(made.at.mono).is_some();
-        let told = Told::of(&made.decision, made.replicas, made.effective, cooling);
+        let told = Told::of(&made, cooling, self.is_unfollowed(made.at.mono));
         let now = made.at.mono;
         let quiet = is_premature(&made.decision, self.known, self.since, now);
         let due = !quiet && self.news.is_due(&told, leads, now);
@@ -211,6 +244,8 @@ impl Entry {
             persisted: self.state.persist(made.at),
             effective: made.effective,
             replicas: made.replicas,
+            ahead: made.ahead,
+            unfollowed: self.is_unfollowed(made.at.mono),
             at: made.at.wall,
             cooldown_until: self.cooldown_until(made.at.mono).map(|until| made.at.to_wall(until)),
         })

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::{
     Scaler,
-    effective::{actuator, effective, write},
+    effective::{actuator, ahead, effective, write},
     entry::{Entry, Made},
     snapshot::{self, Parts},
     usage::UsageByFleet,
@@ -21,6 +21,7 @@ use crate::{
         board::{Published, Value},
         decide::decide,
         decision::Reason,
+        head_start::{HeadStart, beyond_tolerance, exported},
         metrics_api::ApiState,
         policy::Policy,
         snapshot::Snapshot,
@@ -98,7 +99,7 @@ impl Scaler {
     }
 
     fn decide(&self, key: &FleetKey, entry: &mut Entry, tick: &Tick<'_>) -> Follows {
-        let Some(((replicas, version), uid)) = entry.replicas().zip(uid(entry)) else {
+        let Some(((spec, version), uid)) = entry.replicas().zip(uid(entry)) else {
             return Follows::default();
         };
         let autoscalers = tick.caches.children(ChildKind::HorizontalPodAutoscaler);
@@ -106,6 +107,7 @@ impl Scaler {
             autoscalers.with(key, |all| Autoscalers::of(all.into_iter().flat_map(|a| a.values()), key, &uid));
         let Some(scaling) = &entry.scaling else { return Follows::default() };
         let effective = effective(scaling, others.foreign, &tick.api);
+        let replicas = HeadStart::replicas(entry.ahead(), spec);
         let failure = creation_failure(entry, key, replicas, tick.caches);
         let Some(policy) = entry.policy() else { return Follows::default() };
         let load = self.ledger.lock().load(&uid, &policy.windows, tick.gateways, tick.now);
@@ -125,10 +127,20 @@ impl Scaler {
         let Some((decision, state)) = contained(key, policy, &snapshot, entry, tick.now) else {
             return Follows::default();
         };
-        let to = write(effective, others.ours_stands, replicas, decision.desired);
+        let follows = tick.api == ApiState::Serving && !entry.is_unfollowed(tick.now.mono);
+        let ahead = ahead(effective, follows, spec, (replicas, decision.desired), policy.max);
+        let exported = match exported(policy, &decision, spec, Some(ahead)) {
+            Some(n) if others.coarse => {
+                Some(beyond_tolerance(n, replicas, decision.recommended.unwrap_or(n)))
+            }
+            exported => exported,
+        };
+        let to = write(effective, others.ours_stands, spec, decision.desired);
         let write = to.filter(|_| tick.leads && entry.may_write(tick.now.mono));
-        let write = write.map(|to| Write { uid, from: replicas, to, version });
-        let made = Made { decision, effective, replicas, at: tick.now, age };
+        let write = write.map(|to| Write { uid, from: spec, to, version });
+        entry.goes_ahead(ahead, spec, tick.leads, tick.now.mono);
+        let ahead = HeadStart::standing(Some(ahead), spec);
+        let made = Made { decision, effective, replicas, ahead, exported, at: tick.now, age };
         Follows { pass: entry.decided(made, state, tick.leads), write }
     }
 }
@@ -160,6 +172,8 @@ struct Autoscalers {
     foreign: bool,
     /// One that we generated, for this fleet or an earlier one of its name.
     ours_stands: bool,
+    /// It takes small steps for noise.
+    coarse: bool,
 }
 
 impl Autoscalers {
@@ -170,6 +184,7 @@ impl Autoscalers {
             let ours = child.owner_uid.as_deref() == Some(uid) || child.ownerless || child.owned_by_fleet;
             let targets = child.scale_target.as_ref().is_some_and(|(_, name)| *name == key.name);
             found.ours_stands |= ours;
+            found.coarse |= ours && child.coarse;
             found.foreign |= !ours && targets;
         }
         found
@@ -212,7 +227,7 @@ fn replica_failure(deployment: &str) -> Option<(String, i64)> {
 
 /// What the metrics API answers.
 fn published(made: &Made, policy: &Policy) -> Published {
-    let Some(desired) = made.decision.recommended.filter(|n| *n >= 0) else {
+    let Some(desired) = made.exported.filter(|n| *n >= 0) else {
         let why = match made.decision.reason {
             Reason::MetricsUnavailable => "no gateway has reported on this fleet for too long",
             _ => "not enough has been seen yet",

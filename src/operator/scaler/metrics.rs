@@ -35,7 +35,9 @@ impl Collector for ScalerCollector {
             Ok(())
         };
         gauge("mcp_utilization", "Demand over replicas; 1 is at target", |row| row.utilization)?;
-        gauge("mcp_desired_replicas", "Replicas that are recommended", |row| row.desired)?;
+        gauge("mcp_desired_replicas", "Replicas that are recommended, as the HPA reads them", |row| {
+            row.desired
+        })?;
         gauge("mcp_sample_age_seconds", "Age of the oldest sample that counts", |row| row.age)?;
         let mut family = encoder.encode_descriptor(
             "mcp_demand_replicas",
@@ -91,7 +93,7 @@ impl ScalerCollector {
             Some(Row {
                 key: key.clone(),
                 utilization: made.decision.utilization,
-                desired: made.decision.recommended.map(f64::from),
+                desired: made.exported.map(f64::from),
                 age: made.age.map(|ms| ms as f64 / 1000.0),
                 demands: made.decision.terms.iter().map(|t| (t.signal.as_str(), t.demand)).collect(),
                 counts: entry.counts.iter().map(|(reason, n)| (*reason, *n)).collect(),

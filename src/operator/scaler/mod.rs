@@ -55,7 +55,7 @@ use super::{
     state::WatchedFleet,
 };
 use crate::{
-    autoscale::{board::Board, ledger::Ledger, time::Now},
+    autoscale::{board::Board, head_start::HeadStart, ledger::Ledger, time::Now},
     domain::FleetKey,
 };
 
@@ -120,6 +120,11 @@ impl Scaler {
     /// its status says already.
     pub fn of(&self, key: &FleetKey) -> Option<Scaled> {
         self.entries.lock().get(key)?.scaled()
+    }
+
+    /// What the Deployment of a fleet gets before `spec.replicas` says so.
+    pub fn ahead(&self, key: &FleetKey) -> Option<HeadStart> {
+        self.entries.lock().get(key)?.ahead()
     }
 
     /// How it stands with the metrics API.

@@ -3,9 +3,11 @@
 //! Who waits for it decides: a change of N is told at once, the words of a decision too unless they change all the time,
 //! a score that moves alone every 15 s at most. At rest nothing is told.
 
+use super::entry::Made;
 use crate::{
     autoscale::{
         decision::{Decision, LimitedBy, Reason},
+        head_start::HeadStart,
         time::Millis,
     },
     operator::scaling::EffectiveActuator,
@@ -26,6 +28,8 @@ const GRACE: Millis = 90_000;
 pub struct Told {
     /// N.
     pub replicas: i32,
+    /// What the Deployment gets before `spec.replicas` says so.
+    pub ahead: Option<HeadStart>,
     /// Who acts.
     pub effective: EffectiveActuator,
     /// What is recommended, and what would be written.
@@ -34,21 +38,30 @@ pub struct Told {
     pub words: (Reason, Option<LimitedBy>),
     /// It rests after a change.
     pub cooling: bool,
+    /// The HPA does not follow.
+    pub unfollowed: bool,
     /// The score.
     pub utilization: Option<f64>,
 }
 
 impl Told {
     /// Of a decision.
-    pub fn of(decision: &Decision, replicas: i32, effective: EffectiveActuator, cooling: bool) -> Self {
+    pub fn of(made: &Made, cooling: bool, unfollowed: bool) -> Self {
+        let Made { decision, replicas, ahead, effective, .. } = made;
         Self {
-            replicas,
-            effective,
+            replicas: *replicas,
+            ahead: *ahead,
+            effective: *effective,
             wanted: (decision.recommended, decision.desired),
             words: (decision.reason, decision.limited_by),
             cooling,
+            unfollowed,
             utilization: decision.utilization,
         }
+    }
+
+    fn said(&self) -> impl PartialEq {
+        (self.wanted, self.words, self.cooling, self.unfollowed)
     }
 
     fn differs(&self, other: &Self) -> Difference {
@@ -56,9 +69,9 @@ impl Told {
             (Some(a), Some(b)) => (a - b).abs() >= UTILIZATION_STEP,
             (a, b) => a.is_some() != b.is_some(),
         };
-        if (self.replicas, self.effective) != (other.replicas, other.effective) {
+        if (self.replicas, self.ahead, self.effective) != (other.replicas, other.ahead, other.effective) {
             Difference::Scale
-        } else if (self.wanted, self.words, self.cooling) != (other.wanted, other.words, other.cooling) {
+        } else if self.said() != other.said() {
             Difference::Words
         } else if moved {
             Difference::Utilization
@@ -119,10 +132,12 @@ mod tests {
     fn told() -> Told {
         Told {
             replicas: 3,
+            ahead: None,
             effective: EffectiveActuator::Direct,
             wanted: (Some(3), 3),
             words: (Reason::Steady, None),
             cooling: false,
+            unfollowed: false,
             utilization: Some(0.9),
         }
     }
@@ -145,7 +160,9 @@ mod tests {
         assert_eq!(due(|t| t.words.1 = Some(LimitedBy::Cooldown)), [false, true, true]);
         assert_eq!(due(|t| t.wanted = (Some(4), 4)), [false, true, true]);
         assert_eq!(due(|t| t.cooling = true), [false, true, true]);
+        assert_eq!(due(|t| t.unfollowed = true), [false, true, true]);
         assert_eq!(due(|t| t.replicas = 4), [true; 3]);
+        assert_eq!(due(|t| t.ahead = Some(HeadStart { over: 3, replicas: 4 })), [true; 3]);
         assert_eq!(due(|t| t.effective = EffectiveActuator::Hpa), [true; 3]);
     }
 

@@ -7,9 +7,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use crate::{
-    api::v1alpha1::{AutoscalingStatus, RecommendationStatus, ScaleEventStatus, TermStatus},
+    api::v1alpha1::{
+        AutoscalingStatus, HeadStartStatus, McpFleetStatus, RecommendationStatus, ScaleEventStatus,
+        TermStatus,
+    },
     autoscale::{
         decision::{Reason, Term},
+        head_start::HeadStart,
         state::{MAX_RING, Persisted},
     },
     operator::scaling::Scaled,
@@ -44,7 +48,7 @@ pub fn cause(scaled: &Scaled) -> Option<AutoscalingStatus> {
 }
 
 fn render(scaled: &Scaled) -> AutoscalingStatus {
-    let Scaled { decision, persisted, effective, replicas, cooldown_until, .. } = scaled;
+    let Scaled { decision, persisted, effective, replicas, ahead, cooldown_until, .. } = scaled;
     let Persisted { replicas: _, last_up, last_down, baseline_hold_ms, recommendations, scale_events } =
         persisted;
     let recommendations = recommendations
@@ -56,6 +60,8 @@ fn render(scaled: &Scaled) -> AutoscalingStatus {
     AutoscalingStatus {
         effective_actuator: effective.as_str().to_owned(),
         current_replicas: Some(*replicas),
+        head_start: ahead
+            .map(|HeadStart { over, replicas }| HeadStartStatus { spec_replicas: over, replicas }),
         desired_replicas: decision.recommended,
         utilization: decision.utilization.map(|u| format!("{u:.2}")),
         demand: decision.demand.map(|d| format!("{d:.1}")),
@@ -118,6 +124,12 @@ pub fn persisted(status: &AutoscalingStatus) -> Persisted {
     }
 }
 
+/// What is ahead of `spec.replicas`, as an earlier process or the leader wrote it down.
+pub fn head_start(status: &McpFleetStatus) -> Option<HeadStart> {
+    let HeadStartStatus { spec_replicas, replicas } = status.autoscaling.as_ref()?.head_start?;
+    Some(HeadStart { over: spec_replicas, replicas })
+}
+
 /// How much a change of it matters, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum News {
@@ -145,7 +157,8 @@ pub(super) fn news(old: Option<&AutoscalingStatus>, new: Option<&AutoscalingStat
         (s.last_scale_up_time.as_ref().map(ms), s.last_scale_down_time.as_ref().map(ms))
     };
     let ((old_up, old_down), (new_up, new_down)) = (last(old), last(new));
-    if old.current_replicas != new.current_replicas || differ(old_up, new_up) || differ(old_down, new_down) {
+    let scale = |s: &AutoscalingStatus| (s.current_replicas, s.head_start);
+    if scale(old) != scale(new) || differ(old_up, new_up) || differ(old_down, new_down) {
         News::Replicas
     } else if old.effective_actuator != new.effective_actuator {
         News::Actuator
@@ -199,11 +212,18 @@ fn window(status: &AutoscalingStatus) -> (Option<i32>, Option<i32>) {
 /// Without what moves all the time, for the comparison of statuses that wait to be written.
 pub(super) fn at_rest(status: &AutoscalingStatus) -> AutoscalingStatus {
     let AutoscalingStatus {
-        effective_actuator, current_replicas, desired_replicas, reason, limited_by, ..
+        effective_actuator,
+        current_replicas,
+        head_start,
+        desired_replicas,
+        reason,
+        limited_by,
+        ..
     } = status.clone();
     AutoscalingStatus {
         effective_actuator,
         current_replicas,
+        head_start,
         desired_replicas,
         reason,
         limited_by,

@@ -142,6 +142,16 @@ impl View<'_> {
         let Some(autoscaling) = self.autoscaling else {
             return verdict("Unknown", reasons::PENDING, "Nothing has been decided yet");
         };
+        if self.facts.scaled.is_some_and(|s| s.unfollowed)
+            && let Some(ahead) = autoscaling.head_start
+        {
+            let message = format!(
+                "The Deployment got {} replicas ahead of its HorizontalPodAutoscaler, which has left spec.replicas at {} \
+                 for over a minute: see kubectl describe hpa {}",
+                ahead.replicas, ahead.spec_replicas, self.fleet.name
+            );
+            return verdict("False", reasons::HPA_NOT_FOLLOWING, message);
+        }
         let until = autoscaling.cooldown_until.as_ref().map(|t| format!(" until {}", t.0));
         match autoscaling.limited_by.as_deref() {
             Some("Cooldown") => {
@@ -213,14 +223,12 @@ impl View<'_> {
         let (Some(n), Some(desired)) = (autoscaling.current_replicas, autoscaling.desired_replicas) else {
             return false;
         };
-        let kept = |hpa: &Value| {
-            ["scaleUp", "scaleDown"].iter().all(|d| !hpa["spec"]["behavior"][d]["tolerance"].is_null())
-        };
         self.is_effective(EffectiveActuator::Hpa)
             && n != desired
+            && autoscaling.limited_by.is_none()
             // In whole replicas, since 11/10 is 1.1000000000000001 and still within.
             && 10 * (i64::from(desired) - i64::from(n)).abs() <= i64::from(n)
-            && self.hpa().is_some_and(|hpa| !kept(&hpa))
+            && self.hpa().is_some_and(|hpa| hpa.coarse)
     }
 
     fn metrics_api(&self) -> Verdict {
@@ -235,7 +243,7 @@ impl View<'_> {
             ApiState::NotServing(why) => verdict(
                 "False",
                 "NotServing",
-                format!("The operator's metrics API is not reached, so the scale stays: {why}"),
+                format!("The operator's metrics API is not reached, so the HPA holds the scale: {why}"),
             ),
             ApiState::OwnedByOther(owners) => {
                 let message = format!(
@@ -256,14 +264,13 @@ impl View<'_> {
         self.autoscaling.is_some_and(|a| a.effective_actuator == actuator.as_str())
     }
 
-    fn hpa(&self) -> Option<Value> {
-        let hpa = self.observed.child(ChildKind::HorizontalPodAutoscaler, self.fleet.name.as_str());
-        hpa.map(LiveChild::value)
+    fn hpa(&self) -> Option<&LiveChild> {
+        self.observed.child(ChildKind::HorizontalPodAutoscaler, self.fleet.name.as_str())
     }
 
     /// The HPA's own condition of that type, if there is one.
     fn hpa_verdict(&self, type_: &str) -> Option<Verdict> {
-        let value = self.hpa()?;
+        let value = self.hpa()?.value();
         let all = value.pointer("/status/conditions").and_then(Value::as_array);
         let condition = all.into_iter().flatten().find(|c| c["type"] == type_)?;
         let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();

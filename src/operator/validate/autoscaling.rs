@@ -263,7 +263,7 @@ fn pace(spec: &AutoscalingSpec, zero: bool, policy: &mut policy::Policy) {
         policy.cooldown.after_up = cooldown.after_scale_up.map_or(policy.cooldown.after_up, millis);
         policy.cooldown.after_down = cooldown.after_scale_down.map_or(policy.cooldown.after_down, millis);
     }
-    policy.release_slow &= spec.behavior.as_ref().is_none_or(|b| b.scale_down.is_none());
+    policy.preset_pace &= spec.behavior.as_ref().is_none_or(|b| b.scale_down.is_none());
     policy.behavior = named_behavior(spec, std::mem::take(&mut policy.behavior));
     policy.zero = zero.then(|| {
         let idle = spec.scale_to_zero.as_ref().map_or(IDLE_SECONDS, |z| z.idle_seconds);

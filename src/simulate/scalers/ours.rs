@@ -4,6 +4,7 @@ use super::{Period, Scaler, View};
 use crate::{
     autoscale::{
         decide::decide,
+        head_start::{HeadStart, exported},
         hpa::{self, Inputs, Metric, Sample},
         policy::Policy,
         snapshot::{Actuator, Pause, Pod, PodUid, Snapshot},
@@ -25,6 +26,7 @@ pub(super) struct Ours {
     spec: hpa::Spec,
     controller: hpa::Controller,
     sync: Period,
+    ahead: Option<HeadStart>,
 }
 
 impl Ours {
@@ -42,7 +44,7 @@ impl Ours {
             min: policy.min.max(1),
             max: policy.max,
             metrics: vec![Metric::AverageValue(1000)],
-            behavior: policy.behavior.clone(),
+            behavior: policy.of_hpa(),
             tolerance_up: 0.0,
             tolerance_down: 0.0,
         };
@@ -56,6 +58,7 @@ impl Ours {
             spec,
             controller: hpa::Controller::default(),
             sync: Period::new(phase, 15 * SECOND),
+            ahead: None,
         }
     }
 }
@@ -63,8 +66,9 @@ impl Ours {
 impl Scaler for Ours {
     fn tick(&mut self, view: &View<'_>) -> Option<i32> {
         let now = clock(view.now);
+        let n = HeadStart::replicas(self.ahead, view.replicas);
         let snapshot = Snapshot {
-            replicas: view.replicas,
+            replicas: n,
             pods: view
                 .pods
                 .iter()
@@ -88,13 +92,18 @@ impl Scaler for Ours {
             self.persisted = self.state.persist(now);
             self.written = shown;
         }
-        if decision.desired != view.replicas {
+        if self.actuator != Actuator::Hpa {
             return Some(decision.desired);
         }
-        if self.actuator != Actuator::Hpa || !self.sync.due(view.now) {
+        self.ahead = Some(HeadStart::decided(true, view.replicas, n, decision.desired, self.policy.max));
+        if view.replicas == 0 || (view.replicas == 1 && decision.desired == 0) {
+            return Some(decision.desired);
+        }
+        if !self.sync.due(view.now) {
             return None;
         }
-        let sample = decision.recommended.map_or(Sample::Failed, |n| Sample::Object(i64::from(n) * 1000));
+        let number = exported(&self.policy, &decision, view.replicas, self.ahead);
+        let sample = number.map_or(Sample::Failed, |n| Sample::Object(i64::from(n) * 1000));
         let inputs = Inputs {
             spec_replicas: view.replicas,
             status_replicas: view.status_replicas(),
@@ -105,9 +114,14 @@ impl Scaler for Ours {
         outcome.rescaled.then_some(outcome.replicas)
     }
 
+    fn deployed(&self, spec: i32) -> i32 {
+        HeadStart::replicas(self.ahead, spec)
+    }
+
     /// Ours restarts, not the HPA controller; what stands in the status is all that is left.
     fn restart(&mut self, now: Micros) {
         self.state = State::restore(&self.persisted, clock(now));
+        // What is ahead stands in the status, too.
     }
 
     fn score(&self) -> Option<f64> {

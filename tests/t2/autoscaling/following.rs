@@ -1,17 +1,24 @@
 //! A real autoscaler of the controller-manager follows what gateways report, through the operator's metrics API.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
+use kube::runtime::watcher;
 use libtest_mimic::Failed;
+use serde_json::json;
 
 use super::{
     gateway::Flow,
-    world::{FREE, World, autoscaling, only_the_hpa, scaled, scaling},
+    world::{FREE, Replica, STEP, World, autoscaling, only_the_hpa, scaled, scaling},
 };
 use crate::{
-    look::{self, check},
-    support::{Suite, TestResult},
+    look::{self, History, check},
+    support::{Namespace, Suite, TestResult, wait},
 };
+
+const CONTROLLERS: &str = "kube-controller-manager";
+/// Several looks of the autoscaler, which is at 2 s here.
+const LOOKS: Duration = Duration::from_secs(12);
 
 pub async fn an_hpa_follows_the_load_up_and_down(_suite: Arc<Suite>) -> TestResult {
     let world = World::shared().await?;
@@ -50,4 +57,83 @@ fn events_say_why(events: &[(String, String)]) -> Result<(), Failed> {
     let says =
         |from_to: &str, why: &str| rescales.iter().any(|note| note.contains(from_to) && note.contains(why));
     check(says("→7", "concurrency 6") && says("→3", "concurrency 2"), || format!("{events:?}"))
+}
+
+/// The HPA controller is not there at all: the Deployment gets the step at once, keeps it while the operator is killed, and
+/// nobody but the HPA writes the scale in the end. The fleet names no `behavior`, so its way down is paced by the operator.
+pub async fn a_step_up_does_not_wait_for_the_hpa(_suite: Arc<Suite>) -> TestResult {
+    let world = World::start("t2-ahead").await?;
+    let operator = Replica::new("operator-a", 0);
+    world.replica(&operator).await?;
+    world.begins(&world.gateway, "gateway-0", &[8443])?;
+    let ns = world.namespace("ahead")?;
+    let mark = world.cluster.audit_log().mark()?;
+    world.fleet(&ns, "weather", &scaling("HPA", ""), Flow::calls(15.0)).await?;
+    scaled(&ns, "weather", 2).await?;
+    ns.condition("weather", "MetricsAPIAvailable", "True", "Serving").await?;
+    let history: History<Deployment> = History::of(ns.api(), watcher::Config::default()).await?;
+
+    world.cluster.kill_component(CONTROLLERS)?;
+    world.call(&ns, "weather", Flow::calls(63.0)).await?;
+    deployed(&ns, 7).await?;
+    let live = ns.get("weather").await?;
+    let told = autoscaling(&live);
+    check(live.spec.replicas == Some(2), || format!("the HPA's field is {:?}", live.spec.replicas))?;
+    check(told["headStart"] == json!({"specReplicas": 2, "replicas": 7}), || told.to_string())?;
+    wait::until("an event that says why", STEP, async || {
+        let events = look::events(&ns, "weather").await.map_err(|e| format!("{e:?}"))?;
+        let says = |(reason, note): &(String, String)| {
+            reason == "SuccessfulRescale" && note.contains("→7") && note.contains("concurrency 6")
+        };
+        if events.iter().any(says) { Ok(()) } else { Err(format!("{events:?}")) }
+    })
+    .await?;
+
+    world.cluster.kill_component(&operator.name)?;
+    world.cluster.start_component(&operator.name)?;
+    world.ready(&operator).await?;
+    ns.condition("weather", "AbleToScale", "False", "HPANotFollowing").await?;
+    let after = |n: i32| {
+        let all: Vec<i32> = history
+            .with(|all| all.iter().filter_map(|r| r.object.spec.as_ref()?.replicas).collect::<Vec<_>>());
+        (all.iter().position(|seen| *seen == n).map(|i| all[i..].iter().all(|seen| *seen == n)), all)
+    };
+    let (stood, seen) = after(7);
+    check(stood == Some(true), || format!("the Deployment went over {seen:?}"))?;
+
+    world.cluster.start_component(CONTROLLERS)?;
+    let fleet = scaled(&ns, "weather", 7).await?;
+    wait::until("nothing to be ahead", STEP, async || {
+        let told = autoscaling(&ns.get("weather").await.map_err(|e| format!("{e:?}"))?);
+        if told["headStart"].is_null() { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await?;
+    check(fleet.spec.replicas == Some(7), || format!("{:?}", fleet.spec.replicas))?;
+    let hpa = ns.api::<HorizontalPodAutoscaler>().get("weather").await?;
+    let down = hpa.spec.behavior.and_then(|b| b.scale_down?.stabilization_window_seconds);
+    check(down == Some(0), || format!("two windows would add up: {down:?}"))?;
+    world.call(&ns, "weather", Flow::calls(15.0)).await?;
+    ns.condition("weather", "AbleToScale", "True", "ScaleDownStabilized").await?;
+    wait::holds("seven replicas for the preset's window", LOOKS, async || {
+        let live = ns.get("weather").await.map_err(|e| format!("{e:?}"))?;
+        if live.spec.replicas == Some(7) { Ok(()) } else { Err(autoscaling(&live).to_string()) }
+    })
+    .await?;
+    let writers = world.scale_writers(mark, &ns)?;
+    check(only_the_hpa(&writers), || format!("the scale was written by {writers:?}"))
+}
+
+/// The Deployment asks for so many.
+async fn deployed(ns: &Namespace, n: i32) -> TestResult {
+    wait::until(&format!("{n} on the Deployment"), STEP, async || {
+        let live = ns.api::<Deployment>().get("weather").await.map_err(|e| e.to_string())?;
+        match live.spec.and_then(|s| s.replicas) {
+            Some(seen) if seen == n => Ok(()),
+            seen => Err(format!(
+                "{seen:?}, {}",
+                autoscaling(&ns.get("weather").await.map_err(|e| format!("{e:?}"))?)
+            )),
+        }
+    })
+    .await
 }

@@ -145,9 +145,13 @@ fn the_target_follows_what_a_pod_is_given_at_a_time() {
 }
 
 #[test]
-fn the_hpa_is_told_and_not_forestalled() {
+fn beside_an_hpa_it_is_decided_as_without_one_and_a_dry_run_does_nothing() {
     let decision = once(&balanced(), &fleet(4, calls(270.0)));
-    assert_eq!((decision.recommended, decision.desired), (Some(20), 4));
+    assert_eq!((decision.recommended, decision.desired), (Some(20), 20));
+    let paced = Policy { behavior: Behavior::default(), ..balanced() };
+    let decision = once(&paced, &fleet(4, calls(270.0)));
+    assert_eq!((decision.recommended, decision.desired), (Some(20), 8), "no more than behavior allows");
+    assert_eq!(decision.limited_by, Some(LimitedBy::ScaleUpLimit));
     let mut dry = fleet(4, calls(270.0));
     dry.actuator = Actuator::Off;
     let decision = once(&balanced(), &dry);

@@ -31,7 +31,7 @@ fn no_pod_samples_and_gateways_fine() {
     expect(&without_pod_samples(fleet(10, calls(28.0))), 10, Some(LimitedBy::MissingMetrics));
     let mut process = Process::new(balanced());
     let decision = process.seconds(100, &without_pod_samples(fleet(10, calls(28.0))));
-    assert_eq!((decision.recommended, decision.limited_by), (Some(2), None));
+    assert_eq!((decision.recommended, decision.limited_by), (Some(2), Some(LimitedBy::ScaleDownStabilized)));
     // One sample out of ten is none.
     let mut few = without_pod_samples(fleet(10, calls(28.0)));
     few.pods[0].cpu = Some(0.9);
@@ -274,7 +274,7 @@ fn a_slow_moment_makes_windows_forget_no_load() {
 
 #[test]
 fn a_pace_that_a_person_chose_holds_for_slow_calls_too() {
-    let scales = after_slow_calls(Policy { release_slow: false, ..balanced() }, 600);
+    let scales = after_slow_calls(Policy { preset_pace: false, ..balanced() }, 600);
     assert!(scales[..470].iter().all(|n| *n == 15), "{scales:?}");
     assert_eq!(*scales[470..].iter().find(|n| **n != 15).unwrap(), 13, "a tenth");
 }
@@ -353,7 +353,7 @@ fn no_place_for_more() {
     expect(&snapshot, 4, Some(LimitedBy::ScaleUpBlocked));
     let mut calm = fleet(4, calls(28.0));
     calm.blocked.clone_from(&snapshot.blocked);
-    expect(&calm, 2, None);
+    expect(&calm, 2, Some(LimitedBy::ScaleDownLimit));
 }
 
 #[test]

@@ -72,7 +72,20 @@ fn what_is_no_news_stays_as_it_is_written() {
     assert_eq!(with(&|s| s.cooldown_until = None), written(News::Decision));
     assert_eq!(with(&|s| s.effective = EffectiveActuator::Direct), written(News::Actuator));
     assert_eq!(with(&|s| s.replicas = 7), written(News::Replicas));
+    assert_eq!(with(&|s| s.ahead = Some(HeadStart { over: 6, replicas: 7 })), written(News::Replicas));
     assert_eq!(with(&|s| s.persisted.last_down = Some(99_000_000)), written(News::Replicas));
+}
+
+#[test]
+fn what_is_ahead_survives_the_way_through_the_status() {
+    let ahead = Some(HeadStart { over: 6, replicas: 9 });
+    let autoscaling = write(&Scaled { ahead, ..seven() });
+    let json = serde_json::to_value(&autoscaling).expect("a status");
+    assert_eq!(json["headStart"], serde_json::json!({"specReplicas": 6, "replicas": 9}));
+    let status = McpFleetStatus { autoscaling: Some(autoscaling), ..McpFleetStatus::default() };
+    assert_eq!(head_start(&status), ahead);
+    let without = McpFleetStatus { autoscaling: Some(write(&seven())), ..McpFleetStatus::default() };
+    assert_eq!(head_start(&without), None);
 }
 
 #[test]

@@ -7,7 +7,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     api::v1alpha1::McpFleetStatus,
-    autoscale::decision::{LimitedBy, Reason},
+    autoscale::{
+        decision::{LimitedBy, Reason},
+        head_start::HeadStart,
+    },
     operator::{
         status::{build, condition},
         test_support::{scaled, served, validated},
@@ -143,6 +146,20 @@ fn what_only_the_hpa_knows_is_added() {
         is("True", "LatencyGuard"),
         "what we know comes first"
     );
+}
+
+#[test]
+fn an_hpa_that_does_not_follow_is_told() {
+    let ahead = |unfollowed| {
+        with(|s| {
+            s.ahead = Some(HeadStart { over: 4, replicas: 6 });
+            s.unfollowed = unfollowed;
+            s.decision.limited_by = None;
+        })
+    };
+    let able = |decision: &Scaled| says("AbleToScale", decision, &Observed::default());
+    assert_eq!(able(&ahead(false)), is("True", "ReadyForNewScale"));
+    assert_eq!(able(&ahead(true)), is("False", "HPANotFollowing"));
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn a_direction_that_is_named_is_kubernetes_and_the_other_one_the_presets() {
     let kubernetes = behavior::Behavior::default();
     let balanced = behavior::Behavior::balanced();
     let of = |autoscaling: &str| behind_gateway(autoscaling).policy.behavior;
-    let releases = |autoscaling: &str| behind_gateway(autoscaling).policy.release_slow;
+    let releases = |autoscaling: &str| behind_gateway(autoscaling).policy.preset_pace;
     assert_eq!(of("{}"), balanced);
     assert!(releases("{}") && releases("{behavior: {scaleUp: {}}}"));
     assert!(!releases("{behavior: {scaleDown: {}}}"), "a window that is named holds whatever is remembered");
