@@ -77,14 +77,30 @@ impl Default for Behavior {
     }
 }
 
+/// Pods of a policy that limits nothing: no bound of a fleet is greater.
+pub const ALL: i32 = 1000;
+
+/// The window downwards of an otherwise open HPA that takes steps of a tenth for noise. It then proposes
+/// `status.replicas`, which may lack a pod for a moment.
+pub const COARSE_WINDOW: Millis = 60_000;
+
 impl Rules {
-    /// All that is asked for, at once: no bound of a fleet is greater than 1000.
+    /// All that is asked for, at once.
     pub fn at_once() -> Self {
         Self {
             stabilization: 0,
             select: Select::Max,
-            policies: vec![RatePolicy { unit: Unit::Pods, value: 1000, period: 15_000 }],
+            policies: vec![RatePolicy { unit: Unit::Pods, value: ALL, period: 15_000 }],
         }
+    }
+}
+
+impl Rules {
+    /// Whether an HPA with these lets everything through: its window is so short, at most, that one which takes small steps
+    /// for noise needs it.
+    pub fn is_open(&self) -> bool {
+        let all = |policy: &RatePolicy| policy.unit == Unit::Pods && policy.value >= ALL;
+        self.stabilization <= COARSE_WINDOW && self.select == Select::Max && self.policies.iter().any(all)
     }
 }
 

@@ -83,7 +83,12 @@ pub fn decide(policy: &Policy, snapshot: &Snapshot, state: &State, now: Now) -> 
         proposal
     });
     let (recommended, desired, proposal) = match (snapshot.pause.all, proposal) {
-        (Some(at), _) => paused(&view, at),
+        (Some(at), _) => {
+            let (target, desired, proposal) = paused(&view, at);
+            // It holds for as long as any other when the pause is over.
+            behavior::record(&mut next.recommendations, &policy.behavior, target, now);
+            (Some(target), desired, proposal)
+        }
         (None, Some(mut proposal)) => {
             let recommended = proposal.wanted;
             let desired = act::act(&view, &measured, &mut proposal, &mut next);
@@ -150,19 +155,18 @@ fn pause_directions(view: &View<'_>, proposal: &mut Proposal) {
 }
 
 /// A person stopped everything, at `at` replicas or where it stands. The bounds do not hold for it.
-fn paused(view: &View<'_>, at: Option<i32>) -> (Option<i32>, i32, Proposal) {
+fn paused(view: &View<'_>, at: Option<i32>) -> (i32, i32, Proposal) {
     let target = at.unwrap_or(view.n).max(0);
     let desired = match view.snapshot.actuator {
-        Actuator::Direct => target,
-        Actuator::Hpa if view.n == 0 || target == 0 => target,
-        Actuator::Hpa | Actuator::Off => view.n,
+        Actuator::Hpa | Actuator::Direct => target,
+        Actuator::Off => view.n,
     };
     let proposal = Proposal {
         reason: Some(Reason::Paused),
         limited_by: Some(LimitedBy::Paused),
         ..Proposal::of(target)
     };
-    (Some(target), desired, proposal)
+    (target, desired, proposal)
 }
 
 /// What is going on, where nothing special is: what the demand asks for, even where it is not obeyed.

@@ -5,11 +5,11 @@ use super::time::Millis;
 /// What to do, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// After guards, tolerance and cooldown, before windows and rate policies, which the HPA has: what the metrics API
-    /// answers. `None`: nothing can be said, the API answers 503 and everything holds.
+    /// After guards, tolerance and cooldown, before windows and rate policies. `None`: nothing can be said, the metrics API
+    /// answers 503 and everything holds.
     pub recommended: Option<i32>,
-    /// What `McpFleet.spec.replicas` should be now if we write it: under `Direct` after behavior and bounds, under
-    /// `HPA` only for the steps from and to zero. Equal to N where there is nothing to write.
+    /// What N should be now, after behavior and bounds: written under `Direct`, and under `HPA` from and to zero; else the
+    /// HPA is told of it ([`super::head_start`]). N itself where nobody of ours acts.
     pub desired: i32,
     /// D: demand in replicas, before guards; `None` without metrics.
     pub demand: Option<f64>,

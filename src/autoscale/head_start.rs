@@ -4,10 +4,7 @@
 //! before: it is our own number. So the Deployment gets the step at once, the HPA writes the same number at its next look,
 //! and then nothing is ahead any more. Each field keeps its one writer, and who lowers `spec.replicas` has the last word.
 
-use super::{
-    decision::{Decision, Reason},
-    policy::Policy,
-};
+use super::decision::{Decision, Reason};
 
 /// What the last decision wants of the Deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +41,16 @@ impl HeadStart {
 
 /// What the HPA reads as `mcp_desired_replicas`; `None`: it is to hold.
 ///
-/// Where the pace downwards is the preset's, the operator keeps it and the HPA's own is open: the number is what windows and
-/// policies leave. Where the fleet names it, it is the HPA's, and the number is what was recommended before them. While
-/// something is ahead the number is not below it: a look in a moment of less load would take it back.
-pub fn exported(policy: &Policy, decision: &Decision, spec: i32, ahead: Option<HeadStart>) -> Option<i32> {
+/// Upwards that is what was recommended: the HPA has the windows and policies of its own. `paced`: downwards it has none,
+/// and the number is what ours leave. While something is ahead the number is not below it: a look in a moment of less load
+/// would take it back.
+pub fn exported(paced: bool, decision: &Decision, spec: i32, ahead: HeadStart) -> Option<i32> {
     let recommended = decision.recommended?;
     if decision.reason == Reason::Paused {
         return Some(recommended);
     }
-    let number = if policy.preset_pace { decision.desired } else { recommended };
-    let ahead = HeadStart::standing(ahead, spec).map_or(number, |ahead| ahead.replicas);
+    let number = if paced { recommended.max(decision.desired) } else { recommended };
+    let ahead = HeadStart::standing(Some(ahead), spec).map_or(number, |ahead| ahead.replicas);
     Some(number.max(ahead))
 }
 
@@ -144,22 +141,19 @@ mod tests {
 
     #[test]
     fn the_hpa_reads_what_is_left_for_it_to_do() {
-        let preset = Policy::balanced(1, 30, None);
-        let named = Policy { preset_pace: false, ..preset.clone() };
+        let (ours, its_own) = (true, false);
         let down = decision(Some(5), 8, Reason::ScaleDown);
-        assert_eq!(exported(&preset, &down, 9, Some(ahead(9, 8))), Some(8), "our pace");
-        assert_eq!(exported(&named, &down, 9, Some(ahead(9, 8))), Some(5), "its own pace");
+        assert_eq!(exported(ours, &down, 9, ahead(9, 8)), Some(8), "our pace");
+        assert_eq!(exported(its_own, &down, 9, ahead(9, 8)), Some(5), "its own pace");
         let up = decision(Some(9), 6, Reason::ScaleUp);
-        assert_eq!(exported(&named, &up, 4, Some(ahead(4, 6))), Some(9), "its own pace, too");
+        assert_eq!(exported(ours, &up, 4, ahead(4, 6)), Some(9), "upwards the HPA paces itself");
+        assert_eq!(exported(its_own, &up, 4, ahead(4, 6)), Some(9), "its own pace, too");
         let less = decision(Some(5), 9, Reason::ScaleDown);
-        for policy in [&preset, &named] {
-            assert_eq!(exported(policy, &less, 4, Some(ahead(4, 9))), Some(9), "what is ahead stays");
-            assert_eq!(
-                exported(policy, &decision(None, 9, Reason::MetricsUnavailable), 4, Some(ahead(4, 9))),
-                None
-            );
+        for paced in [ours, its_own] {
+            assert_eq!(exported(paced, &less, 4, ahead(4, 9)), Some(9), "what is ahead stays");
+            assert_eq!(exported(paced, &decision(None, 9, Reason::MetricsUnavailable), 4, ahead(4, 9)), None);
             let paused = decision(Some(2), 9, Reason::Paused);
-            assert_eq!(exported(policy, &paused, 4, Some(ahead(4, 9))), Some(2), "a person's word");
+            assert_eq!(exported(paced, &paused, 4, ahead(4, 9)), Some(2), "a person's word");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a fleet asks of the autoscaler, resolved: `spec.autoscaling` without anything left open.
 
 use super::{
-    behavior::{Behavior, Rules},
+    behavior::{Behavior, COARSE_WINDOW, Rules},
     time::Millis,
 };
 
@@ -255,9 +255,20 @@ impl Policy {
     }
 
     /// The behavior of the generated HPA: where the pace down is ours, its own is open, else two windows would add up.
-    pub fn of_hpa(&self) -> Behavior {
-        let down = if self.preset_pace { Rules::at_once() } else { self.behavior.down.clone() };
-        Behavior { up: self.behavior.up.clone(), down }
+    /// `coarse`: it takes steps of a tenth for noise.
+    pub fn of_hpa(&self, coarse: bool) -> Behavior {
+        let mut behavior = self.behavior.clone();
+        if self.preset_pace {
+            behavior.down = Rules::at_once();
+            behavior.down.stabilization = if coarse { COARSE_WINDOW } else { 0 };
+        }
+        behavior
+    }
+
+    /// Whether the number for an HPA is to be paced downwards. `open`: the one that stands lets everything through, which it
+    /// may for a moment after the fleet named a pace.
+    pub fn paces(&self, open: bool) -> bool {
+        self.preset_pace || (open && !self.behavior.down.is_open())
     }
 
     /// The preset `Classic`: the weighted formula, one replica per step, five minutes of rest after each

@@ -44,7 +44,7 @@ pub struct Pause {
 /// All that is known of a fleet now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// N: `McpFleet.spec.replicas`.
+    /// N: `McpFleet.spec.replicas`, and what is ahead of it.
     pub replicas: i32,
     /// Its pods that have not failed and do not end.
     pub pods: Vec<Pod>,

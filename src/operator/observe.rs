@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     api::names,
+    autoscale::behavior,
     domain::{FleetKey, FleetName},
 };
 
@@ -42,6 +43,8 @@ pub struct LiveChild {
     pub scale_target: Option<(String, String)>,
     /// For autoscalers: the server has dropped `tolerance`, so that a step of a tenth or less is taken for noise.
     pub coarse: bool,
+    /// For autoscalers: it paces nothing on the way down.
+    pub open: bool,
     /// Somebody else than we owns `spec.replicas`.
     pub replicas_owned_by_other: bool,
     /// It is being deleted.
@@ -92,6 +95,7 @@ impl LiveChild {
             posted: posted && !applied,
             owner_uid: owner.map(|o| o.uid),
             coarse: kind == ChildKind::HorizontalPodAutoscaler && is_coarse(&object.data),
+            open: kind == ChildKind::HorizontalPodAutoscaler && is_open(&object.data),
             scale_target,
             replicas_owned_by_other,
             terminating: object.metadata.deletion_timestamp.is_some(),
@@ -132,6 +136,19 @@ pub fn own_entry(object: &DynamicObject, operation: &str) -> Option<usize> {
 /// Whether a direction of an autoscaler is without a tolerance of its own.
 fn is_coarse(data: &Value) -> bool {
     ["scaleUp", "scaleDown"].iter().any(|d| data["spec"]["behavior"][d]["tolerance"].is_null())
+}
+
+/// As [`Rules::is_open`], of the live object.
+///
+/// [`Rules::is_open`]: crate::autoscale::behavior::Rules::is_open
+fn is_open(data: &Value) -> bool {
+    let down = &data["spec"]["behavior"]["scaleDown"];
+    let window = down["stabilizationWindowSeconds"].as_i64();
+    let all =
+        |p: &Value| p["type"] == "Pods" && p["value"].as_i64().is_some_and(|n| n >= i64::from(behavior::ALL));
+    window.is_some_and(|seconds| seconds * 1000 <= behavior::COARSE_WINDOW)
+        && down["selectPolicy"] == "Max"
+        && down["policies"].as_array().is_some_and(|policies| policies.iter().any(all))
 }
 
 fn scale_target(data: &Value) -> Option<(String, String)> {
@@ -248,6 +265,9 @@ impl Observed {
             // Who acts, and what on, is not seen on children; the pass fills it in.
             effective: EffectiveActuator::default(),
             ahead: None,
+            coarse_hpa: self
+                .child(ChildKind::HorizontalPodAutoscaler, name.as_str())
+                .is_some_and(|h| h.coarse),
         }
     }
 }

@@ -228,9 +228,9 @@ impl Context {
         let applier = Applier { client: &self.client, leadership: &self.leadership, caches: &self.caches };
         let mut report = Report { blocked: plan.blocked, known: known.clone(), cause: None, wait: None };
         let mut notes = Vec::new();
-        if HeadStart::standing(facts.ahead, fleet.replicas.unwrap_or_default()).is_some() {
-            // First, so that no crash leaves a Deployment ahead that nobody knows the reason of.
-            self.report(raw, &fleet, key, &mut report).await?;
+        let spec = fleet.replicas.unwrap_or_default();
+        if HeadStart::standing(facts.ahead, spec) != HeadStart::standing(status::head_start(known), spec) {
+            self.report_ahead(raw, key, &mut report).await?;
         }
         for effect in &plan.effects {
             match effect {
@@ -270,6 +270,21 @@ impl Context {
         self.report(raw, &fleet, key, &mut report).await?;
         self.recorder.publish(&raw.object_ref(&()), notes).await;
         Ok(Action::requeue(self.next(&report)))
+    }
+
+    /// Says how far the Deployment goes ahead before it goes, so that a process that takes over in between knows of it. All
+    /// else of the status tells of children that this pass has yet to write.
+    async fn report_ahead(
+        &self,
+        raw: &McpFleet,
+        key: &FleetKey,
+        report: &mut Report,
+    ) -> Result<(), ReconcileError> {
+        let scaled = self.scaler.of(key);
+        report.cause = scaled.as_ref().and_then(status::cause);
+        let autoscaling = status::autoscaling(scaled.as_ref(), report.known.autoscaling.as_ref());
+        let new = McpFleetStatus { autoscaling, ..report.known.clone() };
+        self.write_status(&raw.metadata, key, report, new).await
     }
 
     /// Writes the status of a fleet that can be used, if it changed.

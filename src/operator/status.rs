@@ -25,7 +25,7 @@ use crate::api::{
 
 use autoscaling::News;
 
-pub use autoscaling::{cause, head_start, persisted};
+pub use autoscaling::{cause, head_start, persisted, status as autoscaling};
 pub use rollout::Rollout;
 pub use scaling::ScalingFacts;
 
@@ -60,7 +60,7 @@ pub fn build(
         Scaling::Mcp(_) => autoscaling::status(scaling.scaled, old.autoscaling.as_ref()),
         Scaling::Fixed | Scaling::Native(_) | Scaling::Off(_) => None,
     };
-    let scaling = scaling::View { fleet, observed, facts: scaling, autoscaling: autoscaling.as_ref() };
+    let scaling = scaling::View { fleet, observed, facts: scaling, autoscaling: autoscaling.as_ref(), old };
     let mut verdicts = vec![
         (types::ACCEPTED, conditions::accepted(&rollout, blocked)),
         (types::AVAILABLE, conditions::available(&rollout, observed)),

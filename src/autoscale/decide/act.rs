@@ -10,9 +10,6 @@ pub(super) fn act(view: &View<'_>, measured: &Measured, proposal: &mut Proposal,
     let (n, policy) = (view.n, view.policy);
     let at_zero = n == 0 || proposal.wanted == 0;
     let slow_over = slow::over(&measured.guards, state);
-    if proposal.wanted >= n {
-        slow::done(state);
-    }
     match view.snapshot.actuator {
         _ if at_zero && view.snapshot.actuator != Actuator::Off => proposal.wanted,
         Actuator::Off => {
@@ -34,6 +31,9 @@ pub(super) fn act(view: &View<'_>, measured: &Measured, proposal: &mut Proposal,
                 &state.scale_events,
                 view.now,
             );
+            if normal.replicas >= n {
+                slow::done(state);
+            }
             if normal.replicas != proposal.wanted {
                 proposal.limited_by = normal.able.or(normal.limited);
                 if normal.able == Some(LimitedBy::ScaleDownStabilized) && normal.replicas == n {

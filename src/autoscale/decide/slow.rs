@@ -16,14 +16,15 @@ pub(super) fn observe(view: &View<'_>, degraded: bool, state: &mut State) {
 /// the scale has come down to what is wanted (see [`done`]). What is still wanted then is load again, and remembered.
 pub(super) fn over(guards: &Guards, state: &mut State) -> bool {
     if guards.forbids_down() {
-        state.slow_over = false;
+        // Before it has come down: once more.
+        state.slow |= std::mem::take(&mut state.slow_over);
     } else {
         state.slow_over |= std::mem::take(&mut state.slow);
     }
     state.slow_over
 }
 
-/// Nothing is left to take away. Whoever writes the scale may have taken some seconds for it: an HPA looks every 15.
+/// Nothing is left to take away, or a window holds it. Whoever writes the scale may have taken some seconds for it: an HPA looks every 15.
 pub(super) fn done(state: &mut State) {
     state.slow_over = false;
 }

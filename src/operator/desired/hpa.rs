@@ -32,7 +32,7 @@ pub(super) fn native(fleet: &ValidatedFleet, settings: &HpaSettings) -> Horizont
 /// On what the operator recommends: an integer, so that the HPA asks for exactly that many. Tolerance, guards and
 /// cooldown are in it already; without a tolerance of 0 the HPA would take ±1 of 10 or more replicas for noise
 /// (autoscaling.md section 1.2). Servers without that field drop it.
-pub(super) fn of_decision(fleet: &ValidatedFleet, mcp: &McpScaling) -> HorizontalPodAutoscaler {
+pub(super) fn of_decision(fleet: &ValidatedFleet, mcp: &McpScaling, coarse: bool) -> HorizontalPodAutoscaler {
     let metric = MetricSpec {
         type_: "Object".into(),
         object: Some(ObjectMetricSource {
@@ -46,7 +46,7 @@ pub(super) fn of_decision(fleet: &ValidatedFleet, mcp: &McpScaling) -> Horizonta
         }),
         ..MetricSpec::default()
     };
-    build(fleet, mcp.range, vec![metric], behavior(&mcp.policy.of_hpa(), Some("0")))
+    build(fleet, mcp.range, vec![metric], behavior(&mcp.policy.of_hpa(coarse), Some("0")))
 }
 
 fn build(

@@ -54,6 +54,8 @@ pub struct Facts {
     pub deployment_taken: bool,
     /// Who acts on our own decision, in effect.
     pub effective: EffectiveActuator,
+    /// The HPA that stands takes steps of a tenth for noise.
+    pub coarse_hpa: bool,
     /// What the Deployment gets before `spec.replicas` says so.
     pub ahead: Option<HeadStart>,
     /// That autoscaler has written the replicas, so they stay when we no longer name them.
@@ -89,7 +91,7 @@ pub fn build(fleet: &ValidatedFleet, facts: &Facts, rendering: &Rendering) -> Ve
         let hpa = match &fleet.scaling {
             Scaling::Native(settings) => Some(hpa::native(fleet, settings)),
             Scaling::Mcp(mcp) if facts.effective == EffectiveActuator::Hpa => {
-                Some(hpa::of_decision(fleet, mcp))
+                Some(hpa::of_decision(fleet, mcp, facts.coarse_hpa))
             }
             Scaling::Mcp(_) | Scaling::Fixed | Scaling::Off(_) => None,
         };

@@ -9,6 +9,7 @@ use super::{
     pause,
 };
 use crate::{
+    api::conditions::{reasons, types},
     autoscale::{
         decision::Decision,
         head_start::HeadStart,
@@ -129,7 +130,7 @@ impl Entry {
             asked: None,
             cause: None,
             ahead: None,
-            behind: None,
+            behind: unfollowed(&object).map(|spec| (spec, now.mono.saturating_sub(UNFOLLOWED + 1))),
             wrote: None,
             writing: false,
             failures: (0, 0),
@@ -187,12 +188,19 @@ impl Entry {
         self.ahead.or_else(|| status::head_start(self.object.0.as_ref().ok()?.status.as_ref()?))
     }
 
-    /// Remembers what is ahead of `spec`, if this process `leads`.
-    pub fn goes_ahead(&mut self, ahead: HeadStart, spec: i32, leads: bool, now: Millis) {
+    /// Remembers what is ahead of `spec`, if this process `leads`, and for how long the HPA has been able to follow it:
+    /// `read`, there is a number, and it is reached.
+    pub fn goes_ahead(&mut self, ahead: HeadStart, spec: i32, leads: bool, (read, now): (bool, Millis)) {
         self.ahead = leads.then_some(ahead);
         let stands = HeadStart::standing(Some(ahead), spec).is_some();
-        let since = self.behind.filter(|(before, _)| *before == spec).map_or(now, |(_, since)| since);
-        self.behind = stands.then_some((spec, since));
+        let counts = read || self.is_unfollowed(now);
+        let before = self.behind.filter(|(before, _)| counts && *before == spec);
+        self.behind = stands.then_some((spec, before.map_or(now, |(_, since)| since)));
+    }
+
+    /// The fleet is not scaled by us any more.
+    pub fn leaves_ahead(&mut self) {
+        (self.ahead, self.behind) = (None, None);
     }
 
     /// Whether the HPA has left several looks unused to follow what is ahead.
@@ -282,6 +290,13 @@ fn scaling(object: &WatchedFleet, gateway: Option<&Install>) -> Option<Scaling> 
 fn persisted(object: &WatchedFleet) -> Option<Persisted> {
     let fleet = object.0.as_ref().ok()?;
     fleet.status.as_ref()?.autoscaling.as_ref().map(status::persisted)
+}
+
+/// `spec.replicas` that an HPA did not follow from, as an earlier process said.
+fn unfollowed(object: &WatchedFleet) -> Option<i32> {
+    let status = object.0.as_ref().ok()?.status.as_ref()?;
+    let said = status::condition(status, types::ABLE_TO_SCALE)?;
+    (said.reason == reasons::HPA_NOT_FOLLOWING).then(|| status::head_start(status)).flatten().map(|a| a.over)
 }
 
 /// What the leader wrote of changes that this process has not seen itself.

@@ -33,6 +33,7 @@ use crate::{
         children::ChildKind,
         gateway::Install,
         observe::{Caches, LiveChild},
+        scaling::EffectiveActuator,
         state::WatchedFleet,
     },
 };
@@ -109,6 +110,9 @@ impl Scaler {
         let effective = effective(scaling, others.foreign, &tick.api);
         let replicas = HeadStart::replicas(entry.ahead(), spec);
         let failure = creation_failure(entry, key, replicas, tick.caches);
+        if entry.policy().is_none() {
+            entry.leaves_ahead();
+        }
         let Some(policy) = entry.policy() else { return Follows::default() };
         let load = self.ledger.lock().load(&uid, &policy.windows, tick.gateways, tick.now);
         let age = load.as_ref().map(|load| load.age);
@@ -124,23 +128,28 @@ impl Scaler {
             };
             snapshot::build(parts, tick.now)
         });
-        let Some((decision, state)) = contained(key, policy, &snapshot, entry, tick.now) else {
+        let Some((decision, mut state)) = contained(key, policy, &snapshot, entry, tick.now) else {
             return Follows::default();
         };
-        let follows = tick.api == ApiState::Serving && !entry.is_unfollowed(tick.now.mono);
+        let now = tick.now.mono;
+        let serves = tick.api == ApiState::Serving && others.ours_stands;
+        let follows = serves && !entry.is_unfollowed(now) && decision.reason != Reason::Paused;
         let ahead = ahead(effective, follows, spec, (replicas, decision.desired), policy.max);
-        let exported = match exported(policy, &decision, spec, Some(ahead)) {
-            Some(n) if others.coarse => {
-                Some(beyond_tolerance(n, replicas, decision.recommended.unwrap_or(n)))
+        let mut told = decision.recommended;
+        if effective == EffectiveActuator::Hpa {
+            told = exported(policy.paces(others.open), &decision, spec, ahead);
+            if let Some((n, recommended)) = told.zip(decision.recommended).filter(|_| others.coarse) {
+                told = Some(beyond_tolerance(n, replicas, recommended));
+                // Else it would be somebody else's number.
+                state.wanted = told;
             }
-            exported => exported,
-        };
+        }
         let to = write(effective, others.ours_stands, spec, decision.desired);
         let write = to.filter(|_| tick.leads && entry.may_write(tick.now.mono));
         let write = write.map(|to| Write { uid, from: spec, to, version });
-        entry.goes_ahead(ahead, spec, tick.leads, tick.now.mono);
+        entry.goes_ahead(ahead, spec, tick.leads, (serves && told.is_some(), now));
         let ahead = HeadStart::standing(Some(ahead), spec);
-        let made = Made { decision, effective, replicas, ahead, exported, at: tick.now, age };
+        let made = Made { decision, effective, replicas, ahead, exported: told, at: tick.now, age };
         Follows { pass: entry.decided(made, state, tick.leads), write }
     }
 }
@@ -174,6 +183,8 @@ struct Autoscalers {
     ours_stands: bool,
     /// It takes small steps for noise.
     coarse: bool,
+    /// It paces nothing on the way down.
+    open: bool,
 }
 
 impl Autoscalers {
@@ -185,6 +196,7 @@ impl Autoscalers {
             let targets = child.scale_target.as_ref().is_some_and(|(_, name)| *name == key.name);
             found.ours_stands |= ours;
             found.coarse |= ours && child.coarse;
+            found.open |= ours && child.open;
             found.foreign |= !ours && targets;
         }
         found

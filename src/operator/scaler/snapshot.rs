@@ -18,7 +18,7 @@ const BLOCKED_AFTER: i64 = 60_000;
 
 /// Everything that goes into a snapshot.
 pub struct Parts<'a> {
-    /// `McpFleet.spec.replicas`.
+    /// N.
     pub replicas: i32,
     /// Pods by name.
     pub pods: Option<&'a BTreeMap<String, PodFacts>>,

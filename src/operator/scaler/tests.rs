@@ -1,11 +1,14 @@
 //! Looks at one fleet, with times of the test's own.
 
+mod ahead;
+
 use std::sync::Arc;
 
 use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use self::ahead::beside_an_hpa;
 use super::{
     Clock, Scaler,
     entry::Wrote,
@@ -234,20 +237,25 @@ fn a_standby_takes_over_what_the_leader_wrote() {
     assert!(world.write(3).is_some());
 }
 
+fn owner(kind: &str, uid: &str) -> Value {
+    json!({"apiVersion": "mcpfleet.io/v1alpha1", "kind": kind, "name": "weather", "uid": uid, "controller": true})
+}
+
+fn hpa(owner: &Value, behavior: &Value) -> Entry<LiveChild> {
+    let object = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "weather", "namespace": "tools", "uid": "h", "resourceVersion": "7",
+            "labels": {names::LABEL_MANAGED_BY: names::MANAGED_BY, names::LABEL_FLEET: "weather"},
+            "ownerReferences": [owner]},
+        "spec": {"scaleTargetRef": {"kind": "McpFleet", "name": "weather"}, "behavior": behavior},
+    });
+    let kind = ChildKind::HorizontalPodAutoscaler;
+    LiveChild::entry(kind, serde_json::from_value(object).expect("an HPA")).expect("an entry")
+}
+
 #[test]
 fn direct_waits_until_the_old_hpa_is_gone_and_a_foreign_one_stops_it() {
-    let hpa = |owner: Value| {
-        let object = json!({
-            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
-            "metadata": {"name": "weather", "namespace": "tools", "uid": "h", "resourceVersion": "7",
-                "labels": {names::LABEL_MANAGED_BY: names::MANAGED_BY, names::LABEL_FLEET: "weather"},
-                "ownerReferences": [owner]},
-            "spec": {"scaleTargetRef": {"kind": "McpFleet", "name": "weather"}},
-        });
-        let kind = ChildKind::HorizontalPodAutoscaler;
-        LiveChild::entry(kind, serde_json::from_value(object).expect("an HPA")).expect("an entry")
-    };
-    let owner = |kind: &str, uid: &str| json!({"apiVersion": "mcpfleet.io/v1alpha1", "kind": kind, "name": "weather", "uid": uid, "controller": true});
+    let hpa = |owner: Value| hpa(&owner, &Value::Null);
     let hpas = ChildKind::HorizontalPodAutoscaler;
     for (uid, whose) in [(UID, "ours"), ("another", "of an earlier fleet")] {
         let mut world = World::new(&json!({}));
@@ -350,32 +358,26 @@ fn a_restart_says_nothing_before_it_knows_something() {
     assert!(world.scaler.of(&World::key()).is_some());
 }
 
-/// Beside an HPA, the change comes up to a period after the decision; what a person sets in between is not ours.
+/// Beside an HPA, a step down comes up to a period after the decision; what a person sets in between is not ours.
 #[test]
 fn a_change_is_put_down_to_the_decision_that_led_to_it_and_to_no_other() {
-    let after = |seconds_of_calm: usize, set_to: i32| {
-        let mut world = World::new(&json!({"actuator": "HPA"}));
-        world.api.send_replace(ApiState::Serving);
-        world.pods(2);
-        world.fleet["spec"]["replicas"] = json!(2);
-        world.level = 20.0;
-        world.run(20);
+    let after = |seconds_of_load: usize, set_to: i32| {
+        let mut world = beside_an_hpa(&json!({}), 4, 34.0);
+        assert_eq!(world.desired(), Some(4));
+        world.level = 18.0;
+        world.run(25);
         assert_eq!(world.desired(), Some(2));
         world.level = 34.0;
-        world.run(10);
-        assert_eq!(world.desired(), Some(4));
-        world.level = 20.0;
-        world.run(seconds_of_calm);
-        world.fleet["spec"]["replicas"] = json!(set_to);
-        world.fleet["metadata"]["resourceVersion"] = json!("200");
+        world.run(seconds_of_load);
+        world.scaled_to(set_to);
         world.run(1);
         world.scaler.of(&World::key()).and_then(|s| s.cause).and_then(|c| c.recommended)
     };
-    assert_eq!(after(0, 4), Some(4));
-    assert_eq!(after(0, 3), Some(4), "a step that was cut");
-    assert!(after(15, 4).is_some(), "an HPA that looked a while ago");
-    assert_eq!(after(90, 4), None, "nothing asked for more for a long time");
-    assert_eq!(after(0, 1), None, "the other direction");
+    assert_eq!(after(0, 2), Some(2));
+    assert_eq!(after(0, 3), Some(2), "a step that was cut");
+    assert!(after(15, 3).is_some(), "an HPA that looked a while ago");
+    assert_eq!(after(60, 3), None, "nothing asked for less for a long time");
+    assert_eq!(after(0, 5), None, "the other direction");
 }
 
 #[test]
@@ -398,155 +400,4 @@ fn what_is_gone_is_forgotten() {
     assert_eq!(world.scaler.len(), 1);
     world.scaler.retain(|_| false);
     assert_eq!((world.scaler.len(), world.scaler.board.get(&World::key())), (0, None));
-}
-
-/// A fleet of two replicas whose HPA reads what is published.
-fn beside_an_hpa(more: &Value) -> World {
-    let mut autoscaling = json!({"actuator": "HPA"});
-    autoscaling.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let mut world = World::new(&autoscaling);
-    world.api.send_replace(ApiState::Serving);
-    world.pods(2);
-    world.fleet["spec"]["replicas"] = json!(2);
-    world.level = 20.0;
-    world.run(20);
-    assert_eq!(world.ahead(), None);
-    world
-}
-
-impl World {
-    /// Somebody writes the scale.
-    fn scaled_to(&mut self, n: i32) {
-        self.fleet["spec"]["replicas"] = json!(n);
-        let version: u64 = self.fleet["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
-        self.fleet["metadata"]["resourceVersion"] = json!((version + 1).to_string());
-    }
-
-    /// What stands ahead of `spec.replicas`, as passes see it.
-    fn ahead(&self) -> Option<(i32, i32)> {
-        let spec = self.fleet["spec"]["replicas"].as_i64().unwrap() as i32;
-        let ahead = HeadStart::standing(self.scaler.ahead(&Self::key()), spec);
-        ahead.map(|a| (a.over, a.replicas))
-    }
-
-    fn published(&self) -> Option<i32> {
-        match self.scaler.board.get(&Self::key()) {
-            Some(Published::Value(value)) => Some(value.desired),
-            _ => None,
-        }
-    }
-
-    fn n(&self) -> i32 {
-        self.scaler.of(&Self::key()).expect("a decision").replicas
-    }
-}
-
-#[test]
-fn a_step_up_does_not_wait_for_the_hpa_to_look() {
-    let mut world = beside_an_hpa(&json!({}));
-    world.level = 75.0;
-    let follows = world.run(3);
-    let first = follows.iter().position(|f| f.pass).expect("a pass");
-    assert!(first <= 1, "at once: {follows:?}");
-    assert!(follows.iter().all(|f| f.write.is_none()), "the HPA's field");
-    world.run(3);
-    assert_eq!((world.ahead(), world.published(), world.n()), (Some((2, 8)), Some(8), 8));
-    let told = world.scaler.of(&World::key()).and_then(|s| s.ahead);
-    assert_eq!(told, Some(HeadStart { over: 2, replicas: 8 }), "the status says the same");
-    world.level = 20.0;
-    world.run(30);
-    assert_eq!((world.ahead(), world.published()), (Some((2, 8)), Some(8)), "less load takes nothing back");
-    world.scaled_to(5);
-    world.run(1);
-    assert_eq!((world.ahead(), world.published()), (Some((5, 8)), Some(8)), "the HPA is on its way");
-    world.scaled_to(8);
-    assert!(world.run(1)[0].pass, "the status is to forget it");
-    assert_eq!(
-        (world.ahead(), world.published(), world.n()),
-        (None, Some(2), 8),
-        "now it is the HPA's to go down"
-    );
-    world.scaled_to(2);
-    world.run(1);
-    assert_eq!((world.ahead(), world.n()), (None, 2));
-}
-
-#[test]
-fn a_person_takes_it_back_and_a_pause_keeps_it() {
-    let mut world = beside_an_hpa(&json!({}));
-    world.level = 55.0;
-    world.run(5);
-    assert_eq!(world.ahead(), Some((2, 6)));
-    world.fleet["metadata"]["annotations"] = json!({"mcpfleet.io/paused": "true"});
-    world.scaled_to(2);
-    world.level = 75.0;
-    world.run(5);
-    assert_eq!((world.ahead(), world.published()), (Some((2, 6)), Some(6)), "as it stands");
-    world.scaled_to(1);
-    assert_eq!(world.ahead(), None, "before anything is decided about it");
-    world.run(5);
-    assert_eq!((world.ahead(), world.n(), world.published()), (None, 1, Some(1)));
-}
-
-#[test]
-fn nobody_goes_ahead_of_an_hpa_that_does_not_look() {
-    let mut world = beside_an_hpa(&json!({}));
-    world.api.send_replace(ApiState::NotServing("no endpoints".into()));
-    world.level = 55.0;
-    world.run(20);
-    assert_eq!((world.ahead(), world.published()), (None, Some(6)), "it could not read it");
-    world.api.send_replace(ApiState::Serving);
-    world.run(1);
-    assert_eq!(world.ahead(), Some((2, 6)));
-    let unfollowed = |world: &World| world.scaler.of(&World::key()).expect("a decision").unfollowed;
-    world.run(60);
-    assert!(!unfollowed(&world), "it may be late");
-    world.level = 75.0;
-    world.run(5);
-    assert!(unfollowed(&world));
-    assert_eq!((world.ahead(), world.published()), (Some((2, 6)), Some(8)), "no further");
-    world.level = 45.0;
-    world.pods(6);
-    world.run(30);
-    assert_eq!(world.ahead(), Some((2, 5)), "and down with the demand");
-    world.scaled_to(5);
-    world.level = 75.0;
-    world.run(10);
-    assert!(!unfollowed(&world));
-    assert_eq!(world.ahead(), Some((5, 8)), "it looks again");
-}
-
-#[test]
-fn a_new_leader_goes_on_from_what_stands_in_the_status() {
-    let status = json!({"autoscaling": {"effectiveActuator": "HPA", "currentReplicas": 6,
-        "headStart": {"specReplicas": 2, "replicas": 6}}});
-    let mut world = World::new(&json!({"actuator": "HPA"}));
-    world.api.send_replace(ApiState::Serving);
-    world.fleet["spec"]["replicas"] = json!(2);
-    world.fleet["status"] = status.clone();
-    world.pods(6);
-    for _ in 0..5 {
-        world.now += 1000;
-        world.look();
-    }
-    let ahead = world.scaler.ahead(&World::key()).map(|a| (a.over, a.replicas));
-    assert_eq!(ahead, Some((2, 6)), "nobody has reported yet, and nothing is taken away");
-    world.level = 55.0;
-    world.run(5);
-    assert_eq!((world.ahead(), world.published()), (Some((2, 6)), Some(6)));
-
-    let mut standby = beside_an_hpa(&json!({}));
-    standby.leads = false;
-    standby.level = 55.0;
-    standby.run(5);
-    assert_eq!((standby.ahead(), standby.published()), (None, Some(6)), "the leader's to do");
-    standby.fleet["status"] = status;
-    standby.scaled_to(2);
-    standby.level = 20.0;
-    standby.run(20);
-    assert_eq!(
-        (standby.ahead(), standby.published()),
-        (Some((2, 6)), Some(6)),
-        "it answers as the leader does"
-    );
 }

@@ -26,7 +26,7 @@ const CREEP_MILLIS: i64 = 2_000;
 
 /// What is to be said of a fleet that we decide about. `old` stays as it is where there is no news, and where nothing
 /// has been decided yet: it is the memory of the leader before.
-pub(super) fn status(scaled: Option<&Scaled>, old: Option<&AutoscalingStatus>) -> Option<AutoscalingStatus> {
+pub fn status(scaled: Option<&Scaled>, old: Option<&AutoscalingStatus>) -> Option<AutoscalingStatus> {
     let Some(scaled) = scaled else { return old.cloned() };
     let new = render(scaled);
     // A new leader knows nothing better for its first seconds, and a restart is no news.

@@ -7,11 +7,11 @@
 
 use serde_json::Value;
 
-use super::{Verdict, verdict};
+use super::{Verdict, condition, verdict};
 use crate::{
     api::{
         conditions::{reasons, types},
-        v1alpha1::{Actuator, AutoscalingStatus},
+        v1alpha1::{Actuator, AutoscalingStatus, McpFleetStatus},
     },
     autoscale::policy::Policy,
     operator::{
@@ -40,6 +40,8 @@ pub(super) struct View<'a> {
     pub(super) facts: &'a ScalingFacts<'a>,
     /// As it will be written.
     pub(super) autoscaling: Option<&'a AutoscalingStatus>,
+    /// As it was written last.
+    pub(super) old: &'a McpFleetStatus,
 }
 
 impl View<'_> {
@@ -142,7 +144,7 @@ impl View<'_> {
         let Some(autoscaling) = self.autoscaling else {
             return verdict("Unknown", reasons::PENDING, "Nothing has been decided yet");
         };
-        if self.facts.scaled.is_some_and(|s| s.unfollowed)
+        if self.is_unfollowed()
             && let Some(ahead) = autoscaling.head_start
         {
             let message = format!(
@@ -178,6 +180,13 @@ impl View<'_> {
                 self.hpa_able().unwrap_or_else(|| verdict("True", "ReadyForNewScale", "The scale may change"))
             }
         }
+    }
+
+    /// A process that has just begun does not know yet, and says what was said before.
+    fn is_unfollowed(&self) -> bool {
+        let was =
+            || condition(self.old, types::ABLE_TO_SCALE).map(|c| c.reason == reasons::HPA_NOT_FOLLOWING);
+        self.facts.scaled.map_or_else(|| was().unwrap_or_default(), |s| s.unfollowed)
     }
 
     /// What only the HPA knows of it: windows, and reads and writes of the scale that fail.

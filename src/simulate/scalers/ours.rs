@@ -44,7 +44,7 @@ impl Ours {
             min: policy.min.max(1),
             max: policy.max,
             metrics: vec![Metric::AverageValue(1000)],
-            behavior: policy.of_hpa(),
+            behavior: policy.of_hpa(false),
             tolerance_up: 0.0,
             tolerance_down: 0.0,
         };
@@ -95,14 +95,15 @@ impl Scaler for Ours {
         if self.actuator != Actuator::Hpa {
             return Some(decision.desired);
         }
-        self.ahead = Some(HeadStart::decided(true, view.replicas, n, decision.desired, self.policy.max));
+        let ahead = HeadStart::decided(true, view.replicas, n, decision.desired, self.policy.max);
+        self.ahead = Some(ahead);
         if view.replicas == 0 || (view.replicas == 1 && decision.desired == 0) {
             return Some(decision.desired);
         }
         if !self.sync.due(view.now) {
             return None;
         }
-        let number = exported(&self.policy, &decision, view.replicas, self.ahead);
+        let number = exported(self.policy.preset_pace, &decision, view.replicas, ahead);
         let sample = number.map_or(Sample::Failed, |n| Sample::Object(i64::from(n) * 1000));
         let inputs = Inputs {
             spec_replicas: view.replicas,

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
-use kube::runtime::watcher;
+use kube::{ResourceExt, runtime::watcher};
 use libtest_mimic::Failed;
+use mcp_fleet::api::v1alpha1::McpFleet;
 use serde_json::json;
 
 use super::{
@@ -72,6 +73,7 @@ pub async fn a_step_up_does_not_wait_for_the_hpa(_suite: Arc<Suite>) -> TestResu
     scaled(&ns, "weather", 2).await?;
     ns.condition("weather", "MetricsAPIAvailable", "True", "Serving").await?;
     let history: History<Deployment> = History::of(ns.api(), watcher::Config::default()).await?;
+    let fleets: History<McpFleet> = History::of(ns.api(), watcher::Config::default()).await?;
 
     world.cluster.kill_component(CONTROLLERS)?;
     world.call(&ns, "weather", Flow::calls(63.0)).await?;
@@ -89,10 +91,18 @@ pub async fn a_step_up_does_not_wait_for_the_hpa(_suite: Arc<Suite>) -> TestResu
     })
     .await?;
 
+    told_before_done(&fleets, &history)?;
+
+    let not_following = async || {
+        let live = ns.get("weather").await.map_err(|e| format!("{e:?}"))?;
+        let (status, reason, message) = look::condition(&live, "AbleToScale");
+        if reason == "HPANotFollowing" { Ok(()) } else { Err(format!("{status} {reason}: {message}")) }
+    };
+    wait::until("the HPA to be missed", STEP, not_following).await?;
     world.cluster.kill_component(&operator.name)?;
     world.cluster.start_component(&operator.name)?;
     world.ready(&operator).await?;
-    ns.condition("weather", "AbleToScale", "False", "HPANotFollowing").await?;
+    wait::holds("what was said before", LOOKS, not_following).await?;
     let after = |n: i32| {
         let all: Vec<i32> = history
             .with(|all| all.iter().filter_map(|r| r.object.spec.as_ref()?.replicas).collect::<Vec<_>>());
@@ -121,6 +131,25 @@ pub async fn a_step_up_does_not_wait_for_the_hpa(_suite: Arc<Suite>) -> TestResu
     .await?;
     let writers = world.scale_writers(mark, &ns)?;
     check(only_the_hpa(&writers), || format!("the scale was written by {writers:?}"))
+}
+
+/// Each step ahead stood in the fleet's status before it stood in the Deployment: a process that takes over in between has
+/// to know of it. Both are in one etcd, which counts its revisions.
+fn told_before_done(fleets: &History<McpFleet>, deployments: &History<Deployment>) -> TestResult {
+    let version = |of: Option<String>| of.and_then(|v| v.parse::<u64>().ok()).unwrap_or_default();
+    let told: Vec<(u64, i64)> = fleets.with(|all| {
+        let ahead = |f: &McpFleet| autoscaling(f)["headStart"]["replicas"].as_i64();
+        all.iter().filter_map(|r| Some((version(r.object.resource_version()), ahead(&r.object)?))).collect()
+    });
+    let done: Vec<(u64, i64)> = deployments.with(|all| {
+        let replicas = |d: &Deployment| d.spec.as_ref()?.replicas.map(i64::from);
+        all.iter()
+            .filter_map(|r| Some((version(r.object.resource_version()), replicas(&r.object)?)))
+            .collect()
+    });
+    let steps: Vec<(u64, i64)> = done.windows(2).filter(|w| w[1].1 > w[0].1).map(|w| w[1]).collect();
+    let before = |(at, n): &(u64, i64)| told.iter().any(|(said, ahead)| said < at && ahead == n);
+    check(!steps.is_empty() && steps.iter().all(before), || format!("done {steps:?}, told {told:?}"))
 }
 
 /// The Deployment asks for so many.

@@ -41,7 +41,7 @@ fn hpa_of(policy: &Policy) -> hpa::Spec {
         min: policy.min.max(1),
         max: policy.max,
         metrics: vec![hpa::Metric::AverageValue(1_000)],
-        behavior: policy.of_hpa(),
+        behavior: policy.of_hpa(false),
         tolerance_up: 0.0,
         tolerance_down: 0.0,
     }
@@ -107,9 +107,10 @@ impl Ahead {
         let n = self.deployed();
         let decision = self.process.tick(&fleet(n, traffic));
         let max = self.process.policy.max;
-        self.ahead = Some(HeadStart::decided(true, self.replicas, n, decision.desired, max));
+        let ahead = HeadStart::decided(true, self.replicas, n, decision.desired, max);
+        self.ahead = Some(ahead);
         if self.process.now % SYNC == 0 {
-            let number = exported(&self.process.policy, &decision, self.replicas, self.ahead).unwrap();
+            let number = exported(self.process.policy.preset_pace, &decision, self.replicas, ahead).unwrap();
             let samples = [hpa::Sample::Object(hpa::milli(f64::from(number)))];
             let (spec_replicas, status_replicas) = (self.replicas, self.deployed());
             let inputs = hpa::Inputs { spec_replicas, status_replicas, pods: &[], samples: &samples };
