@@ -187,15 +187,6 @@ fn a_gateway_restarts_nobody() {
     assert_eq!(grace(&deployment(&served("server: {image: a}"), &Facts::default())), 330);
     let changed = deployment(&served("server: {image: b}"), &keeping(&before));
     assert_eq!(grace(&changed), 330, "with the next change of its own");
-    let coarse = Facts { effective: EffectiveActuator::Hpa, coarse_hpa: true, ..Facts::default() };
-    let all = build(&served("{server: {image: a}, autoscaling: {}}"), &coarse, &rendering());
-    let hpa = all.into_iter().find(|d| d.kind == ChildKind::HorizontalPodAutoscaler).expect("an HPA").object;
-    let window = hpa.pointer("/spec/behavior/scaleDown/stabilizationWindowSeconds");
-    assert_eq!(
-        window,
-        Some(&json!(60)),
-        "one that takes small steps for noise follows no dip of status.replicas"
-    );
     let named = "{server: {image: b}, rollout: {drainTimeoutSeconds: 60}}";
     assert_eq!(grace(&deployment(&served(named), &keeping(&changed))), 90);
 }
@@ -247,6 +238,15 @@ fn the_hpa_of_a_decision_asks_for_exactly_what_is_recommended() {
         hpa_of("{server: {image: a}, autoscaling: {}}", EffectiveActuator::Hpa),
         Some(expected.clone()),
         "the preset's own pace is in the number"
+    );
+    let coarse = Facts { effective: EffectiveActuator::Hpa, coarse_hpa: true, ..Facts::default() };
+    let all = build(&served("{server: {image: a}, autoscaling: {}}"), &coarse, &rendering());
+    let hpa = all.into_iter().find(|d| d.kind == ChildKind::HorizontalPodAutoscaler).expect("an HPA").object;
+    let window = hpa.pointer("/spec/behavior/scaleDown/stabilizationWindowSeconds");
+    assert_eq!(
+        window,
+        Some(&json!(60)),
+        "one that takes small steps for noise follows no dip of status.replicas"
     );
     let named =
         "{server: {image: a}, autoscaling: {behavior: {scaleDown: {stabilizationWindowSeconds: 120}}}}";
