@@ -204,6 +204,8 @@ pub async fn calls_that_slow_down_get_what_they_hold_and_keep_it(suite: Arc<Suit
     if !(3.0..=9.0).contains(&total) || demand + 0.1 < total / 3.0 {
         return Err(format!("five calls at a time are {up}").into());
     }
+    // A load that was too short says nothing of its calls.
+    tokio::time::sleep(PHASE).await;
     // Hardly any calls are left, and they are slow: one replica would do, and nothing goes.
     let args = [&calls("3", r#"{"milliseconds":2500}"#)[..], &["--rate", "0.8"]].concat();
     let few = Load::start_with(&suite, &ns, "few", &url, &args).await?;

@@ -24,7 +24,8 @@ pub(super) fn over(guards: &Guards, state: &mut State) -> bool {
     state.slow_over
 }
 
-/// Nothing is left to take away, or a window holds it. Whoever writes the scale may have taken some seconds for it: an HPA looks every 15.
+/// Nothing is left to take away, or a window holds it. Whoever writes the scale may have taken some seconds for it: an HPA
+/// looks every 15.
 pub(super) fn done(state: &mut State) {
     state.slow_over = false;
 }

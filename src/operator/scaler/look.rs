@@ -20,11 +20,12 @@ use crate::{
     autoscale::{
         board::{Published, Value},
         decide::decide,
-        decision::Reason,
+        decision::{Decision, Reason},
         head_start::{HeadStart, beyond_tolerance, exported},
         metrics_api::ApiState,
         policy::Policy,
         snapshot::Snapshot,
+        state::State,
         time::Now,
     },
     domain::FleetKey,
@@ -135,21 +136,20 @@ impl Scaler {
         let serves = tick.api == ApiState::Serving && others.ours_stands;
         let follows = serves && !entry.is_unfollowed(now) && decision.reason != Reason::Paused;
         let ahead = ahead(effective, follows, spec, (replicas, decision.desired), policy.max);
-        let mut told = decision.recommended;
-        if effective == EffectiveActuator::Hpa {
-            told = exported(policy.paces(others.open), &decision, spec, ahead);
-            if let Some((n, recommended)) = told.zip(decision.recommended).filter(|_| others.coarse) {
-                told = Some(beyond_tolerance(n, replicas, recommended));
-                // Else it would be somebody else's number.
-                state.wanted = told;
-            }
+        let exported = match effective {
+            EffectiveActuator::Hpa => others.reads(policy, &decision, (spec, replicas), ahead),
+            _ => decision.recommended,
+        };
+        if effective == EffectiveActuator::Hpa && others.coarse {
+            // Where it is not what was decided, the HPA's write would be taken for somebody else's.
+            state.wanted = exported.or(state.wanted);
         }
         let to = write(effective, others.ours_stands, spec, decision.desired);
         let write = to.filter(|_| tick.leads && entry.may_write(tick.now.mono));
         let write = write.map(|to| Write { uid, from: spec, to, version });
-        entry.goes_ahead(ahead, spec, tick.leads, (serves && told.is_some(), now));
+        entry.goes_ahead(ahead, spec, tick.leads, (serves && exported.is_some(), now));
         let ahead = HeadStart::standing(Some(ahead), spec);
-        let made = Made { decision, effective, replicas, ahead, exported: told, at: tick.now, age };
+        let made = Made { decision, effective, replicas, ahead, exported, at: tick.now, age };
         Follows { pass: entry.decided(made, state, tick.leads), write }
     }
 }
@@ -161,7 +161,7 @@ fn contained(
     snapshot: &Snapshot,
     entry: &Entry,
     now: Now,
-) -> Option<(crate::autoscale::decision::Decision, crate::autoscale::state::State)> {
+) -> Option<(Decision, State)> {
     let decided = catch_unwind(AssertUnwindSafe(|| decide(policy, snapshot, &entry.state, now)));
     if decided.is_err() {
         tracing::error!(fleet = %key, ?snapshot, "a decision panicked, and the fleet holds; this is a defect, please report it");
@@ -200,6 +200,19 @@ impl Autoscalers {
             found.foreign |= !ours && targets;
         }
         found
+    }
+
+    /// What our HPA is to read.
+    fn reads(
+        self,
+        policy: &Policy,
+        decision: &Decision,
+        (spec, n): (i32, i32),
+        ahead: HeadStart,
+    ) -> Option<i32> {
+        let number = exported(policy.paces(self.open), decision, spec, ahead)?;
+        let recommended = decision.recommended.filter(|_| self.coarse);
+        Some(recommended.map_or(number, |recommended| beyond_tolerance(number, n, recommended)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The real `decide`, once a second, and the port of the HPA controller that reads what it recommends every 15 s.
+//! The real `decide`, once a second, the port of the HPA controller that reads its number every 15 s, and the Deployment that
+//! goes ahead of it.
 
 use super::{Period, Scaler, View};
 use crate::{
