@@ -125,7 +125,10 @@ fn explained(cause: &AutoscalingStatus, to: i32, new: &McpFleetStatus) -> String
     let condition = condition(new, types::SCALING_LIMITED).filter(|c| c.status == "True");
     let cut = condition.map(|c| c.reason.clone()).filter(|r| CUTS.contains(&r.as_str()));
     let cut = cut.filter(|_| cause.desired_replicas.is_some_and(|wanted| wanted != to));
-    if let Some(limit) = cause.limited_by.clone().or(cut) {
+    // A window of the HPA's own may end some seconds before it does by our count: the step was made all the same.
+    let made = cause.desired_replicas == Some(to);
+    let limited_by = cause.limited_by.clone().filter(|limit| !(made && limit.ends_with("Stabilized")));
+    if let Some(limit) = limited_by.or(cut) {
         parts.push(format!("limitedBy={limit}"));
     }
     parts.join(", ")

@@ -97,6 +97,11 @@ fn a_change_is_explained_by_the_decision_that_led_to_it() {
         ["4→6: concurrency 93/14=6.7, limitedBy=ScaleUpLimit"]
     );
     assert_eq!(said(&before, &after, &decided("Panic", None)), ["4→6: Panic, concurrency 93/14=6.7"]);
+    let seven = scaled("Direct", 7, 7, &[]);
+    let stabilized = decided("ScaleUp", Some("ScaleUpStabilized"));
+    assert_eq!(said(&before, &seven, &stabilized), ["4→7: concurrency 93/14=6.7"], "the HPA's own had ended");
+    let part = said(&before, &after, &stabilized);
+    assert_eq!(part, ["4→6: concurrency 93/14=6.7, limitedBy=ScaleUpStabilized"]);
     let mut idle = scaled("Direct", 1, 0, &[]);
     idle.autoscaling.iter_mut().for_each(|a| a.reason = Some("Idle".into()));
     let (one, zero) = (scaled("Direct", 1, 1, &[]), scaled("Direct", 0, 0, &[]));
