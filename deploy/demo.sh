@@ -113,7 +113,7 @@ counted | awk '
   { last = $1; n++ }
   END { print "  " pod " counted " first " to " last "\n  " n " calls, " n " answers" }'
 
-say "8. Thirty calls at once, where a pod should have six: the fleet grows"
+say "8. Thirty calls at once, where a pod should have six: the fleet grows, READY ahead of DESIRED until the HPA has looked"
 # follow WANTED LIMIT: the fleet's line whenever it changes, until WANTED holds of it (ready, desired), in seconds.
 follow() {
   local wanted=$1 end=$((SECONDS + $2)) line ready desired last='' begin=$SECONDS
