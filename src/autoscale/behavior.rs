@@ -93,9 +93,7 @@ impl Rules {
             policies: vec![RatePolicy { unit: Unit::Pods, value: ALL, period: 15_000 }],
         }
     }
-}
 
-impl Rules {
     /// Whether an HPA with these lets everything through: its window is so short, at most, that one which takes small steps
     /// for noise needs it.
     pub fn is_open(&self) -> bool {

@@ -27,6 +27,24 @@ pub struct Decision {
     pub hold_until: Option<Millis>,
 }
 
+#[cfg(test)]
+impl Decision {
+    /// One that says nothing else.
+    pub(crate) fn bare(recommended: Option<i32>, desired: i32, reason: Reason) -> Self {
+        Self {
+            recommended,
+            desired,
+            demand: None,
+            utilization: None,
+            reason,
+            limited_by: None,
+            terms: vec![],
+            guards: vec![],
+            hold_until: None,
+        }
+    }
+}
+
 /// What is going on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {

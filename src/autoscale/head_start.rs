@@ -88,20 +88,6 @@ mod tests {
         }
     }
 
-    fn decision(recommended: Option<i32>, desired: i32, reason: Reason) -> Decision {
-        Decision {
-            recommended,
-            desired,
-            demand: None,
-            utilization: None,
-            reason,
-            limited_by: None,
-            terms: vec![],
-            guards: vec![],
-            hold_until: None,
-        }
-    }
-
     #[test]
     fn a_promise_stands_until_the_hpa_has_looked() {
         for (follows, spec, n, desired, max, deployed) in [
@@ -142,17 +128,20 @@ mod tests {
     #[test]
     fn the_hpa_reads_what_is_left_for_it_to_do() {
         let (ours, its_own) = (true, false);
-        let down = decision(Some(5), 8, Reason::ScaleDown);
+        let down = Decision::bare(Some(5), 8, Reason::ScaleDown);
         assert_eq!(exported(ours, &down, 9, ahead(9, 8)), Some(8), "our pace");
         assert_eq!(exported(its_own, &down, 9, ahead(9, 8)), Some(5), "its own pace");
-        let up = decision(Some(9), 6, Reason::ScaleUp);
+        let up = Decision::bare(Some(9), 6, Reason::ScaleUp);
         assert_eq!(exported(ours, &up, 4, ahead(4, 6)), Some(9), "upwards the HPA paces itself");
         assert_eq!(exported(its_own, &up, 4, ahead(4, 6)), Some(9), "its own pace, too");
-        let less = decision(Some(5), 9, Reason::ScaleDown);
+        let less = Decision::bare(Some(5), 9, Reason::ScaleDown);
         for paced in [ours, its_own] {
             assert_eq!(exported(paced, &less, 4, ahead(4, 9)), Some(9), "what is ahead stays");
-            assert_eq!(exported(paced, &decision(None, 9, Reason::MetricsUnavailable), 4, ahead(4, 9)), None);
-            let paused = decision(Some(2), 9, Reason::Paused);
+            assert_eq!(
+                exported(paced, &Decision::bare(None, 9, Reason::MetricsUnavailable), 4, ahead(4, 9)),
+                None
+            );
+            let paused = Decision::bare(Some(2), 9, Reason::Paused);
             assert_eq!(exported(paced, &paused, 4, ahead(4, 9)), Some(2), "a person's word");
         }
     }

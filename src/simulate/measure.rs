@@ -31,7 +31,7 @@ pub struct Summary {
     pub p95_wait: f64,
     /// Hours of pods: from their creation to their end.
     pub pod_hours: f64,
-    /// Changes of `spec.replicas`.
+    /// Changes of the Deployment's replicas.
     pub scale_events: u32,
     /// Reversals within 600 s.
     pub flaps: u32,

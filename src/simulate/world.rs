@@ -147,7 +147,7 @@ pub(crate) struct World<'a> {
     free_sessions: Vec<u32>,
     gateways: [Gateway; GATEWAYS],
     pub(crate) conditions: Conditions,
-    /// `spec.replicas`.
+    /// Replicas of the Deployment.
     pub(crate) replicas: i32,
     revision: u32,
     dependency_free: Micros,

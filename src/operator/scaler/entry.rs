@@ -34,8 +34,10 @@ const RETRY_MOST: Millis = 60_000;
 /// For so long, in ms, a decision may wait for whoever reads it: an HPA looks every 15 s.
 const LED: Millis = 30_000;
 
-/// After so long, in ms, an HPA that looks every 15 s does not follow any more.
-const UNFOLLOWED: Millis = 60_000;
+/// From one look of an HPA to the next, in ms.
+const LOOK: Millis = 15_000;
+/// After so many looks, and as long as its policies make it wait, an HPA does not follow any more.
+const LOOKS: Millis = 4;
 
 /// One fleet.
 pub struct Entry {
@@ -122,7 +124,7 @@ impl Entry {
     pub fn new(object: Arc<WatchedFleet>, gateway: Option<&Install>, now: Now) -> Self {
         let persisted = persisted(&object);
         let state = persisted.as_ref().map(|p| State::restore(p, now)).unwrap_or_default();
-        Self {
+        let mut entry = Self {
             scaling: scaling(&object, gateway),
             pause: pause::of(object.annotations()),
             state,
@@ -130,7 +132,7 @@ impl Entry {
             asked: None,
             cause: None,
             ahead: None,
-            behind: unfollowed(&object).map(|spec| (spec, now.mono.saturating_sub(UNFOLLOWED + 1))),
+            behind: None,
             wrote: None,
             writing: false,
             failures: (0, 0),
@@ -140,7 +142,10 @@ impl Entry {
             since: now.mono,
             known: persisted.is_some(),
             object,
-        }
+        };
+        let long_ago = now.mono.saturating_sub(entry.patience() + 1);
+        entry.behind = unfollowed(&entry.object).map(|spec| (spec, long_ago));
+        entry
     }
 
     /// Takes in what the watch has now. Another object of the same name starts anew.
@@ -205,7 +210,14 @@ impl Entry {
 
     /// Whether the HPA has left several looks unused to follow what is ahead.
     pub fn is_unfollowed(&self, now: Millis) -> bool {
-        self.behind.is_some_and(|(_, since)| now.saturating_sub(since) > UNFOLLOWED)
+        self.behind.is_some_and(|(_, since)| now.saturating_sub(since) > self.patience())
+    }
+
+    /// For how long, in ms, an HPA that follows may leave `spec.replicas` as it is.
+    fn patience(&self) -> Millis {
+        let rules = self.policy().map(|policy| &policy.behavior.up);
+        let longest = rules.and_then(|up| up.policies.iter().map(|p| p.period).max()).unwrap_or_default();
+        LOOKS * LOOK + longest.saturating_sub(LOOK).max(0)
     }
 
     /// Remembers a decision; whether a pass has to be asked for.

@@ -179,17 +179,7 @@ mod tests {
 
     #[test]
     fn a_restart_is_no_news() {
-        let decision = |reason| Decision {
-            recommended: None,
-            desired: 3,
-            demand: None,
-            utilization: None,
-            reason,
-            limited_by: None,
-            terms: vec![],
-            guards: vec![],
-            hold_until: None,
-        };
+        let decision = |reason| Decision::bare(None, 3, reason);
         let blind = decision(Reason::MetricsUnavailable);
         assert!(is_premature(&blind, true, 0, 89_999));
         assert!(!is_premature(&blind, true, 0, 90_000), "nobody reports");

@@ -1,4 +1,4 @@
-//! Pods come and go as `spec.replicas` and a rollout ask, as a Deployment's controllers do.
+//! Pods come and go as the Deployment's replicas and a rollout ask, as a Deployment's controllers do.
 
 use super::{Kind, Micros, Phase, Pod, SECOND, World};
 use crate::autoscale::{
@@ -92,7 +92,7 @@ impl World<'_> {
         self.revision += 1;
     }
 
-    /// Brings the pods to `spec.replicas`; during a rollout a quarter more, and no fewer ready.
+    /// Brings the pods to the Deployment's replicas; during a rollout a quarter more, and no fewer ready.
     pub(super) fn reconcile(&mut self, rule: VictimRule, load: Option<&Load>) {
         let target = self.replicas.max(0) as usize;
         let of = |world: &Self, what: &dyn Fn(&Pod) -> bool| -> Vec<u32> {

@@ -236,6 +236,16 @@ fn a_pause_stops_what_it_says() {
 }
 
 #[test]
+fn what_a_person_held_is_held_for_a_window_after_the_pause() {
+    let mut process = Process::warm(balanced(), 8);
+    let (calm, mut paused) = (fleet(8, calls(14.0)), fleet(8, calls(14.0)));
+    paused.pause.all = Some(None);
+    process.seconds(600, &paused);
+    assert_eq!(process.seconds(479, &calm).desired, 8);
+    assert_eq!(process.seconds(2, &calm).desired, 7, "a tenth");
+}
+
+#[test]
 fn without_metrics_it_stays_and_then_falls_back() {
     let fallback = |behavior| {
         let mut policy = balanced();

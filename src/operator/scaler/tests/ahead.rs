@@ -133,6 +133,33 @@ fn nobody_goes_ahead_of_an_hpa_that_does_not_look() {
     assert_eq!(world.ahead(), Some((5, 8)), "it looks again");
 }
 
+/// Its policies let it take a step in two minutes: it may leave the scale alone for longer than it takes to look.
+#[test]
+fn an_hpa_that_its_policies_hold_is_not_missed() {
+    let one = json!({"policies": [{"type": "Pods", "value": 1, "periodSeconds": 120}]});
+    let mut world = beside_an_hpa(&json!({"behavior": {"scaleUp": one}}), 2, 20.0);
+    world.level = 75.0;
+    world.run(5);
+    assert_eq!((world.ahead(), world.published()), (Some((2, 3)), Some(8)));
+    let unfollowed = |world: &World| world.scaler.of(&World::key()).expect("a decision").unfollowed;
+    world.run(155);
+    assert!(!unfollowed(&world));
+    world.run(15);
+    assert!(unfollowed(&world));
+}
+
+#[test]
+fn nobody_goes_ahead_of_an_hpa_that_is_not_there() {
+    let mut world = beside_an_hpa(&json!({}), 2, 20.0);
+    world.caches.children(ChildKind::HorizontalPodAutoscaler).remove(&("tools".into(), "weather".into()));
+    world.level = 55.0;
+    world.run(10);
+    assert_eq!((world.ahead(), world.published()), (None, Some(6)));
+    world.stands(&open());
+    world.run(1);
+    assert_eq!(world.ahead(), Some((2, 6)));
+}
+
 #[test]
 fn a_new_leader_goes_on_from_what_stands_in_the_status() {
     let status = json!({"autoscaling": {"effectiveActuator": "HPA", "currentReplicas": 6,

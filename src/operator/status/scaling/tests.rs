@@ -160,6 +160,19 @@ fn an_hpa_that_does_not_follow_is_told() {
     let able = |decision: &Scaled| says("AbleToScale", decision, &Observed::default());
     assert_eq!(able(&ahead(false)), is("True", "ReadyForNewScale"));
     assert_eq!(able(&ahead(true)), is("False", "HPANotFollowing"));
+    // A process that has just begun says what was said.
+    let (fleet, nothing) =
+        (served("{replicas: 4, server: {image: a}, autoscaling: {}}"), Observed::default());
+    let again = |old: &McpFleetStatus| {
+        let status = build(&fleet, &nothing, &[], &ScalingFacts::default(), old, Timestamp::UNIX_EPOCH);
+        condition(&status, "AbleToScale").expect("it is there").reason.clone()
+    };
+    for (unfollowed, reason) in [(true, "HPANotFollowing"), (false, "ReadyForNewScale")] {
+        let decision = ahead(unfollowed);
+        let facts = ScalingFacts { scaled: Some(&decision), ..ScalingFacts::default() };
+        let old = build(&fleet, &nothing, &[], &facts, &McpFleetStatus::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(again(&old), reason);
+    }
 }
 
 #[test]
