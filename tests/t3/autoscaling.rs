@@ -104,6 +104,27 @@ fn calls<'a>(concurrency: &'a str, arguments: &'a str) -> [&'a str; 6] {
     ["--tool", "sleep", "--arguments", arguments, "--concurrency", concurrency]
 }
 
+/// Waits until so many calls run at a time, and what is wanted is what was measured: a replica for three of them. A step
+/// up comes before the window is full.
+async fn three_calls_for_each(
+    ns: &Namespace,
+    fleet: &str,
+    calls: std::ops::RangeInclusive<f64>,
+) -> TestResult {
+    wait::until(
+        &format!("{calls:?} calls at a time of {fleet}, and what they ask for"),
+        SCALING,
+        async || {
+            let told = autoscaling(ns, fleet).await?;
+            let concurrency =
+                term(&told, "concurrency").ok_or_else(|| format!("no concurrency in {told}"))?;
+            let (total, demand) = (number(&concurrency["total"]), number(&concurrency["demand"]));
+            if calls.contains(&total) && demand + 0.1 >= total / 3.0 { Ok(()) } else { Err(told.to_string()) }
+        },
+    )
+    .await
+}
+
 pub async fn load_scales_up_and_down_and_no_call_fails(suite: Arc<Suite>) -> TestResult {
     lab::install(&suite)?;
     let ns = suite.namespace("elastic").await?;
@@ -113,15 +134,7 @@ pub async fn load_scales_up_and_down_and_no_call_fails(suite: Arc<Suite>) -> Tes
     let steady = Load::start_at(&suite, &ns, "steady", &url, "modern", Connections::PerCall).await?;
     let more = Load::start_with(&suite, &ns, "more", &url, &calls("9", LONG)).await?;
     scaled(&ns, "elastic", 3..=3).await?;
-    // What is wanted follows from what was measured: 3 calls for each replica. The step came before the window was full.
-    wait::until("up to 15 calls at a time, and what they ask for", SCALING, async || {
-        let up = autoscaling(&ns, "elastic").await?;
-        let concurrency = term(&up, "concurrency").ok_or_else(|| format!("no concurrency in {up}"))?;
-        let (total, demand) = (number(&concurrency["total"]), number(&concurrency["demand"]));
-        let told = (6.0..=16.0).contains(&total) && demand + 0.1 >= total / 3.0;
-        if told && up["spec"] == 3 { Ok(()) } else { Err(up.to_string()) }
-    })
-    .await?;
+    three_calls_for_each(&ns, "elastic", 6.0..=16.0).await?;
     more.stop(&ns).await?;
     scaled(&ns, "elastic", 1..=2).await?;
     let report = steady.stop(&ns).await?;
@@ -201,14 +214,8 @@ pub async fn calls_that_slow_down_get_what_they_hold_and_keep_it(suite: Arc<Suit
     }
     let slow = paced(&suite, &ns, "slow-calls", &url, 2500).await?;
     // Five at a time are two replicas of three each; a busy machine's own time may make them three.
-    let up = scaled(&ns, "slow", 2..=3).await?;
-    let concurrency = term(&up, "concurrency").ok_or_else(|| format!("no concurrency in {up}"))?;
-    let (total, demand) = (number(&concurrency["total"]), number(&concurrency["demand"]));
-    if !(3.0..=9.0).contains(&total) || demand + 0.1 < total / 3.0 {
-        return Err(format!("five calls at a time are {up}").into());
-    }
-    // A load that was too short says nothing of its calls.
-    tokio::time::sleep(PHASE).await;
+    scaled(&ns, "slow", 2..=3).await?;
+    three_calls_for_each(&ns, "slow", 3.0..=9.0).await?;
     // Hardly any calls are left, and they are slow: one replica would do, and nothing goes.
     let args = [&calls("3", r#"{"milliseconds":2500}"#)[..], &["--rate", "0.8"]].concat();
     let few = Load::start_with(&suite, &ns, "few", &url, &args).await?;
@@ -228,7 +235,6 @@ pub async fn calls_that_slow_down_get_what_they_hold_and_keep_it(suite: Arc<Suit
     few.stop(&ns).await?;
     let quick = paced(&suite, &ns, "quick-again", &url, 250).await?;
     scaled(&ns, "slow", 1..=1).await?;
-    tokio::time::sleep(PHASE).await;
     quick.stop(&ns).await?;
     lab::delete_fleet(&ns, "slow").await
 }

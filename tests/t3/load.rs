@@ -33,6 +33,8 @@ impl Connections {
 
 /// Calls at once of a [`Load`].
 pub const CONCURRENCY: u64 = 6;
+/// Fewer calls say nothing of those that a change may break.
+const ENOUGH: u64 = 20;
 
 /// Calls for as long as a test needs them.
 pub struct Load {
@@ -107,8 +109,14 @@ impl Load {
         Ok(Self { pod: pod.to_owned(), output })
     }
 
-    /// Ends it and checks that no call has failed; what it reports.
+    /// Ends it, when it has made [`ENOUGH`] calls, and checks that none has failed; what it reports.
     pub async fn stop(self, ns: &Namespace) -> Result<Value, Failed> {
+        wait::until(&format!("{ENOUGH} calls of {}", self.pod), wait::LIMIT, async || {
+            let last = LogParams { tail_lines: Some(1), ..LogParams::default() };
+            let log = ns.api::<Pod>().logs(&self.pod, &last).await.map_err(|e| e.to_string())?;
+            if n_calls(&log).is_none_or(|n| n >= ENOUGH) { Ok(()) } else { Err(log) }
+        })
+        .await?;
         delete(ns, &self.pod).await?;
         let output = self.output.await??;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -117,9 +125,15 @@ impl Load {
             Some(line) => serde_json::from_str(line)?,
             None => return Err(format!("{} reported nothing: {text}", self.pod).into()),
         };
-        if report["failed"] != 0 || report["calls"].as_u64() < Some(20) {
+        if report["failed"] != 0 || report["calls"].as_u64() < Some(ENOUGH) {
             return Err(format!("{}: {report}", self.pod).into());
         }
         Ok(report)
     }
+}
+
+/// Calls that a line of progress tells of; `None` when it is another line, such as the report.
+fn n_calls(line: &str) -> Option<u64> {
+    let after = |word: &str| line.split_whitespace().skip_while(|w| *w != word).nth(1)?.parse::<u64>().ok();
+    Some(after("ok")? + after("failed")?)
 }
