@@ -216,8 +216,11 @@ fn a_slow_dependency() {
     assert_eq!((decision.recommended, decision.limited_by), (Some(20), Some(LimitedBy::TooManyReplicas)));
 }
 
-/// Calls that are slow for so long by a dependency, and then as fast as before: the scale after each second since.
-fn after_slow_calls(policy: Policy, seconds: i64) -> Vec<i32> {
+/// The window of a minute still knows of slow calls when most are fast.
+const MIXED: Traffic = Traffic { rate: 200.0, in_flight: 70.0, latency_ms: 1200.0, ..NONE };
+
+/// Calls that are slow for so long by a dependency: 4 replicas have become 15.
+fn slowed(policy: Policy, seconds: i64) -> Process {
     let direct = |n, traffic| Snapshot { actuator: Actuator::Direct, ..fleet(n, traffic) };
     let mut process = Process::warm(policy, 4);
     process.seconds(60, &direct(4, calls(50.0)));
@@ -229,15 +232,19 @@ fn after_slow_calls(policy: Policy, seconds: i64) -> Vec<i32> {
         n = process.tick(&direct(n, slow)).desired;
         assert_eq!(n, 15, "nothing goes while it lasts");
     }
-    // The window of a minute still knows of slow calls when most are fast.
-    let mixed = Traffic { rate: 200.0, in_flight: 70.0, latency_ms: 1200.0, ..NONE };
     for _ in 0..10 {
-        n = process.tick(&direct(n, mixed)).desired;
+        n = process.tick(&direct(n, MIXED)).desired;
         assert_eq!(n, 15, "the latency guard stands");
     }
+    process
+}
+
+/// Calls that are slow for so long, and then as fast as before: the scale after each second since.
+fn after_slow_calls(policy: Policy, seconds: i64) -> Vec<i32> {
+    let (mut process, mut n) = (slowed(policy, seconds), 15);
     let mut seen = Vec::new();
     for _ in 0..600 {
-        n = process.tick(&direct(n, calls(50.0))).desired;
+        n = process.tick(&Snapshot { actuator: Actuator::Direct, ..fleet(n, calls(50.0)) }).desired;
         seen.push(n);
     }
     seen
@@ -248,6 +255,14 @@ fn what_slow_calls_asked_for_goes_at_once_when_they_are_fast_again() {
     let scales = after_slow_calls(balanced(), 600);
     assert_eq!(scales[0], 4, "{scales:?}");
     assert!(scales.iter().all(|n| *n == 4));
+}
+
+#[test]
+fn what_slow_calls_asked_for_still_goes_after_a_slow_moment_before_the_hpa_has_looked() {
+    let mut process = slowed(balanced(), 600);
+    assert_eq!(process.tick(&fleet(15, calls(50.0))).desired, 4);
+    assert_eq!(process.seconds(5, &fleet(15, MIXED)).desired, 15);
+    assert_eq!(process.seconds(5, &fleet(15, calls(50.0))).desired, 4);
 }
 
 #[test]
