@@ -114,9 +114,13 @@ fn rescale(old: &McpFleetStatus, new: &McpFleetStatus, cause: Option<&Autoscalin
     Some(Note::normal("SuccessfulRescale", format!("{from}→{to}: {because}")))
 }
 
-/// The terms of a decision, what they do not say, and what cut the step to `to`.
+/// The terms of a decision, what they do not say, and what cut the step to `to`. Terms that ask for nothing are left out,
+/// unless that is why the scale goes down.
 fn explained(cause: &AutoscalingStatus, to: i32, new: &McpFleetStatus) -> String {
     let mut parts: Vec<String> = cause.terms.iter().filter(|t| asks(t)).take(MAX_TERMS).map(term).collect();
+    if parts.is_empty() && cause.reason.as_deref() == Some("ScaleDown") {
+        parts.extend(cause.terms.first().map(term));
+    }
     let says_more = |r: &str| ["Activation", "Idle", "Panic", "Fallback", "Paused"].contains(&r);
     if let Some(reason) = cause.reason.clone().filter(|r| parts.is_empty() || says_more(r)) {
         parts.insert(0, reason);

@@ -102,7 +102,11 @@ fn a_change_is_explained_by_the_decision_that_led_to_it() {
     assert_eq!(said(&before, &seven, &stabilized), ["4→7: concurrency 93/14=6.7"], "the HPA's own had ended");
     let part = said(&before, &after, &stabilized);
     assert_eq!(part, ["4→6: concurrency 93/14=6.7, limitedBy=ScaleUpStabilized"]);
-    let mut idle = scaled("Direct", 1, 0, &[]);
+    let nothing = [("concurrency", "0", "14", "0.0"), ("queueDepth", "0", "5", "0.0")];
+    let (mut less, two) = (scaled("Direct", 4, 2, &nothing), scaled("Direct", 2, 2, &nothing));
+    less.autoscaling.iter_mut().for_each(|a| a.reason = Some("ScaleDown".into()));
+    assert_eq!(said(&before, &two, &less), ["4→2: concurrency 0/14=0.0"]);
+    let mut idle = scaled("Direct", 1, 0, &nothing);
     idle.autoscaling.iter_mut().for_each(|a| a.reason = Some("Idle".into()));
     let (one, zero) = (scaled("Direct", 1, 1, &[]), scaled("Direct", 0, 0, &[]));
     assert_eq!(said(&one, &zero, &idle), ["1→0: Idle"]);
