@@ -24,6 +24,15 @@ pub(super) fn beside_an_hpa(more: &Value, n: u32, level: f64) -> World {
     world
 }
 
+/// Two replicas and an HPA that has yet to look, while the load asks for so many.
+fn ahead_by(n: i32) -> World {
+    let mut world = beside_an_hpa(&json!({}), 2, 20.0);
+    world.level = f64::from(10 * n - 5);
+    world.run(5);
+    assert_eq!(world.ahead(), Some((2, n)));
+    world
+}
+
 impl World {
     /// Our HPA, as it is.
     fn stands(&self, behavior: &Value) {
@@ -55,6 +64,10 @@ impl World {
 
     fn n(&self) -> i32 {
         self.scaler.of(&Self::key()).expect("a decision").replicas
+    }
+
+    fn unfollowed(&self) -> bool {
+        self.scaler.of(&Self::key()).expect("a decision").unfollowed
     }
 }
 
@@ -90,10 +103,7 @@ fn a_step_up_does_not_wait_for_the_hpa_to_look() {
 
 #[test]
 fn a_person_takes_it_back_and_a_pause_keeps_it() {
-    let mut world = beside_an_hpa(&json!({}), 2, 20.0);
-    world.level = 55.0;
-    world.run(5);
-    assert_eq!(world.ahead(), Some((2, 6)));
+    let mut world = ahead_by(6);
     world.fleet["metadata"]["annotations"] = json!({"mcpfleet.io/paused": "true"});
     world.scaled_to(2);
     world.level = 75.0;
@@ -115,12 +125,11 @@ fn nobody_goes_ahead_of_an_hpa_that_does_not_look() {
     world.api.send_replace(ApiState::Serving);
     world.run(1);
     assert_eq!(world.ahead(), Some((2, 6)));
-    let unfollowed = |world: &World| world.scaler.of(&World::key()).expect("a decision").unfollowed;
     world.run(60);
-    assert!(!unfollowed(&world), "it may be late");
+    assert!(!world.unfollowed(), "it may be late");
     world.level = 75.0;
     world.run(5);
-    assert!(unfollowed(&world));
+    assert!(world.unfollowed());
     assert_eq!((world.ahead(), world.published()), (Some((2, 6)), Some(8)), "no further");
     world.level = 45.0;
     world.pods(6);
@@ -129,7 +138,7 @@ fn nobody_goes_ahead_of_an_hpa_that_does_not_look() {
     world.scaled_to(5);
     world.level = 75.0;
     world.run(10);
-    assert!(!unfollowed(&world));
+    assert!(!world.unfollowed());
     assert_eq!(world.ahead(), Some((5, 8)), "it looks again");
 }
 
@@ -141,11 +150,10 @@ fn an_hpa_that_its_policies_hold_is_not_missed() {
     world.level = 75.0;
     world.run(5);
     assert_eq!((world.ahead(), world.published()), (Some((2, 3)), Some(8)));
-    let unfollowed = |world: &World| world.scaler.of(&World::key()).expect("a decision").unfollowed;
     world.run(155);
-    assert!(!unfollowed(&world));
+    assert!(!world.unfollowed());
     world.run(15);
-    assert!(unfollowed(&world));
+    assert!(world.unfollowed());
 }
 
 #[test]
@@ -193,7 +201,7 @@ fn a_new_leader_goes_on_from_what_stands_in_the_status() {
     again.stands(&open());
     again.api.send_replace(ApiState::Serving);
     again.run(5);
-    assert!(again.scaler.of(&World::key()).expect("a decision").unfollowed, "a restart is no news");
+    assert!(again.unfollowed(), "a restart is no news");
     assert_eq!(again.ahead(), Some((2, 6)), "and goes no further");
 
     let mut standby = beside_an_hpa(&json!({}), 2, 20.0);
@@ -222,10 +230,7 @@ fn a_dry_run_publishes_what_it_would_do() {
 
 #[test]
 fn a_pause_at_a_number_counts_more_than_what_is_ahead() {
-    let mut world = beside_an_hpa(&json!({}), 2, 20.0);
-    world.level = 75.0;
-    world.run(5);
-    assert_eq!(world.ahead(), Some((2, 8)));
+    let mut world = ahead_by(8);
     world.fleet["metadata"]["annotations"] = json!({"mcpfleet.io/paused-replicas": "5"});
     world.scaled_to(2);
     world.run(2);
@@ -294,10 +299,7 @@ fn a_coarse_hpa_is_told_a_step_that_it_makes() {
 
 #[test]
 fn what_was_ahead_does_not_come_back() {
-    let mut world = beside_an_hpa(&json!({}), 2, 20.0);
-    world.level = 75.0;
-    world.run(5);
-    assert_eq!(world.ahead(), Some((2, 8)));
+    let mut world = ahead_by(8);
     let autoscaling = world.fleet["spec"]["autoscaling"].take();
     world.fleet["spec"].as_object_mut().unwrap().remove("autoscaling");
     world.fleet["metadata"]["generation"] = json!(2);
@@ -312,15 +314,12 @@ fn what_was_ahead_does_not_come_back() {
 
 #[test]
 fn an_hpa_that_cannot_read_a_number_is_not_blamed() {
-    let mut world = beside_an_hpa(&json!({}), 2, 20.0);
-    world.level = 75.0;
-    world.run(5);
-    assert_eq!(world.ahead(), Some((2, 8)));
+    let mut world = ahead_by(8);
     // The gateways fall silent.
     for _ in 0..80 {
         world.now += 1000;
         world.look();
     }
     assert_eq!((world.ahead(), world.published()), (Some((2, 8)), None), "it holds");
-    assert!(!world.scaler.of(&World::key()).expect("a decision").unfollowed);
+    assert!(!world.unfollowed());
 }
