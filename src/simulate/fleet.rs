@@ -1,9 +1,15 @@
 //! The policy and the gateway's limits of a fleet's manifest, as the operator would resolve them.
 
+use serde_json::Value;
+
 use super::world::{Limits, Micros, SECOND};
 use crate::{
-    api::v1alpha1::{AutoscalingSpec, McpFleet},
+    api::{
+        crd::mcpfleet_crd,
+        v1alpha1::{AutoscalingSpec, McpFleet},
+    },
     autoscale::policy::Policy,
+    domain::{Problem, Tree},
     operator::validate::{Invalid, Scaling, validate},
 };
 
@@ -13,6 +19,9 @@ pub enum FleetError {
     /// It is no McpFleet.
     #[error("it is not the YAML of an McpFleet")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The API server would drop these fields, and `kubectl` refuses them.
+    #[error("{}", joined(.0))]
+    UnknownFields(Vec<Problem>),
     /// The operator would refuse it.
     #[error("the operator would refuse it")]
     Invalid(#[from] Invalid),
@@ -23,8 +32,7 @@ pub enum FleetError {
 
 /// Reads a manifest. Of what the API server fills in, only what matters here is added.
 pub(super) fn read(yaml: &str) -> Result<(Policy, Limits), FleetError> {
-    let mut fleet: McpFleet =
-        serde_saphyr::from_str(yaml).map_err(|e| FleetError::Unreadable(e.to_string().into()))?;
+    let mut fleet = parse(yaml)?;
     fleet.metadata.namespace.get_or_insert_with(|| "default".into());
     fleet.metadata.uid.get_or_insert_with(|| super::world::FLEET.into());
     fleet.metadata.generation.get_or_insert(1);
@@ -56,6 +64,26 @@ pub(super) fn read(yaml: &str) -> Result<(Policy, Limits), FleetError> {
     }
 }
 
+/// A typing error would otherwise be a policy that nobody asked for. What another version's status says is no error.
+fn parse(yaml: &str) -> Result<McpFleet, FleetError> {
+    let fleet = serde_saphyr::from_str(yaml).map_err(|e| FleetError::Unreadable(e.to_string().into()))?;
+    let unreadable = |problem: Problem| FleetError::Unreadable(problem.to_string().into());
+    let mut unknown = Tree::parse(yaml).map_err(unreadable)?.unknown_fields(&schema());
+    unknown.retain(|problem| problem.at.starts_with("spec."));
+    if unknown.is_empty() { Ok(fleet) } else { Err(FleetError::UnknownFields(unknown)) }
+}
+
+/// As the API server has it.
+fn schema() -> Value {
+    let mut versions = mcpfleet_crd().spec.versions.into_iter();
+    let schema = versions.find_map(|version| version.schema?.open_api_v3_schema);
+    serde_json::to_value(schema).unwrap_or_default()
+}
+
+fn joined(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// A target that a person chose is everybody's.
 fn names_a_target(spec: &AutoscalingSpec) -> bool {
     spec.metrics.concurrency.as_ref().is_some_and(|metric| metric.target.is_some())
@@ -85,10 +113,25 @@ mod tests {
     }
 
     #[test]
+    fn what_another_version_says_of_a_live_fleet_is_no_error() {
+        let live = yaml("{server: {image: a}, autoscaling: {maxReplicas: 9}}") + "status: {later: 1}\n";
+        assert_eq!(read(&live).unwrap().0.max, 9);
+    }
+
+    #[test]
     fn what_cannot_be_simulated_says_why() {
         let message = |text: &str| read(text).unwrap_err().to_string();
         assert!(message("[1]").contains("not the YAML of an McpFleet"));
         assert!(message(&yaml("{server: {image: \"\"}}")).contains("refuse"));
         assert!(message(&yaml("{server: {image: a}}")).contains("no autoscaling block"));
+        let typos = "{server: {image: a, portt: 1}, autoscaling: {minReplcas: 1, behavior: {scaleDown: {window: 5}}}}";
+        let told = message(&yaml(typos));
+        for typo in [
+            "line 4, column 27: spec.server.portt: there is no such field; did you mean port?",
+            "spec.autoscaling.minReplcas: there is no such field; did you mean minReplicas?",
+            "spec.autoscaling.behavior.scaleDown.window: there is no such field; there are policies,",
+        ] {
+            assert!(told.contains(typo), "{told}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Problem, tree};
+use super::Problem;
 use crate::api::v1alpha1::{GatewaySpec, Transport};
 
 /// The whole file.
@@ -94,6 +94,6 @@ pub(super) fn schema() -> Value {
 
 /// An empty file is a file without fields.
 pub(super) fn parse(text: &str) -> Result<File, Problem> {
-    let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| tree::problem(&error))?;
+    let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| Problem::from(&error))?;
     Ok(file.unwrap_or_default())
 }

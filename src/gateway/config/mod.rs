@@ -8,13 +8,13 @@
 //! read without a problem needs no further check. Files are read here and in [`watch`] only.
 
 use std::{
-    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use super::settings::Settings;
-pub use crate::api::v1alpha1::Transport;
+use crate::domain::Tree;
+pub use crate::{api::v1alpha1::Transport, domain::Problem};
 
 pub mod check;
 mod file;
@@ -22,7 +22,6 @@ mod material;
 mod resolve;
 #[cfg(test)]
 mod tests;
-mod tree;
 pub mod watch;
 
 /// Greatest size of a configuration, in bytes.
@@ -106,29 +105,6 @@ pub struct StaticEndpoint {
     pub zone: Option<String>,
 }
 
-/// One thing that is wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The field, such as `fleets[0].path`; empty for the whole file.
-    pub at: String,
-    /// Line and column, from 1, where they are known.
-    pub place: Option<(u64, u64)>,
-    /// What is wrong, and what to write instead.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((line, column)) = self.place {
-            write!(f, "line {line}, column {column}: ")?;
-        }
-        if !self.at.is_empty() {
-            write!(f, "{}: ", self.at)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -197,7 +173,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 /// The configuration in `text`, and what is worth a word though it is not wrong.
 fn parse(text: &str, path: &Path) -> Result<(GatewayConfig, Vec<Problem>), ConfigError> {
     let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-    let tree = tree::Tree::parse(text).map_err(|problem| invalid(vec![problem]))?;
+    let tree = Tree::parse(text).map_err(|problem| invalid(vec![problem]))?;
     let mut problems = tree.unknown_fields(&file::schema());
     match file::parse(text) {
         Err(problem) => {

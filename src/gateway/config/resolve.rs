@@ -9,10 +9,9 @@ use std::{
 
 use super::{
     EndpointSource, FleetConfig, GatewayConfig, Problem, StaticEndpoint, TlsEntry, Transport, file, material,
-    tree::Tree,
 };
 use crate::{
-    domain::FleetName,
+    domain::{FleetName, Tree},
     gateway::settings::{Settings, is_hostname},
 };
 

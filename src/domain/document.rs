@@ -10,13 +10,34 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::Problem;
-
 /// Line and column, from 1.
-pub(super) type Place = (u64, u64);
+type Place = (u64, u64);
+
+/// One thing that is wrong with a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, such as `fleets[0].path`; empty for the whole document.
+    pub at: String,
+    /// Line and column, from 1, where they are known.
+    pub place: Option<(u64, u64)>,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((line, column)) = self.place {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        if !self.at.is_empty() {
+            write!(f, "{}: ", self.at)?;
+        }
+        f.write_str(&self.message)
+    }
+}
 
 /// A value of the document.
-pub(super) struct Tree {
+pub struct Tree {
     place: Place,
     shape: Shape,
 }
@@ -117,17 +138,17 @@ impl<'de> Visitor<'de> for ShapeVisitor {
 
 impl Tree {
     /// Reads a document. An empty one is a tree without fields.
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let tree: Self = serde_saphyr::from_str(text).map_err(|error| problem(&error))?;
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let tree: Self = serde_saphyr::from_str(text).map_err(|error| Problem::from(&error))?;
         if matches!(tree.shape, Shape::List(_)) {
-            let message = "must be a mapping with fields such as listen and fleets, and is a list".to_owned();
+            let message = "must be a mapping of fields, and is a list".to_owned();
             return Err(Problem { at: String::new(), place: Some(tree.place), message });
         }
         Ok(tree)
     }
 
     /// Where a field such as `fleets[0].path` stands; where it is absent, what is nearest around it.
-    pub(super) fn place(&self, path: &str) -> Option<Place> {
+    pub fn place(&self, path: &str) -> Option<Place> {
         let (mut tree, mut place) = (self, None);
         for step in path.split(['.', '[']).filter(|s| !s.is_empty()) {
             let next = match (&tree.shape, step.strip_suffix(']')) {
@@ -146,7 +167,7 @@ impl Tree {
     }
 
     /// Fields that the schema does not have.
-    pub(super) fn unknown_fields(&self, schema: &Value) -> Vec<Problem> {
+    pub fn unknown_fields(&self, schema: &Value) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.walk(schema, "", &mut problems);
         problems
@@ -217,14 +238,16 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// What the parser says, with its place apart.
-pub(super) fn problem(error: &serde_saphyr::Error) -> Problem {
-    let place = error.location().map(|l| place(&l)).filter(|(line, _)| *line > 0);
-    // The first line says what is wrong; a picture of the text follows.
-    let text = error.without_snippet().to_string();
-    let text = text.lines().next().unwrap_or_default();
-    let message = match (text.find(" at line "), place) {
-        (Some(end), Some(_)) => text[..end].to_owned(),
-        _ => text.to_owned(),
-    };
-    Problem { at: String::new(), place, message }
+impl From<&serde_saphyr::Error> for Problem {
+    fn from(error: &serde_saphyr::Error) -> Self {
+        let place = error.location().map(|l| place(&l)).filter(|(line, _)| *line > 0);
+        // The first line says what is wrong; a picture of the text follows.
+        let text = error.without_snippet().to_string();
+        let text = text.lines().next().unwrap_or_default();
+        let message = match (text.find(" at line "), place) {
+            (Some(end), Some(_)) => text[..end].to_owned(),
+            _ => text.to_owned(),
+        };
+        Self { at: String::new(), place, message }
+    }
 }
